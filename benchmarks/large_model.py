@@ -97,7 +97,8 @@ def set_up(root: Path, store: S3Settings, credential: S3Credential, grants: dict
 
     from benchmarks.round_overhead import CONTRACT, RECIPE
     from site_workers.enrol import create_site
-    from tasks.membership import add_member, create_coordinator, make_invitation
+    from tasks.invitations import invite_site
+    from tasks.membership import add_member, create_coordinator
 
     agreed, generator = root / "agreed", np.random.default_rng(0)
     agreed.mkdir()
@@ -122,7 +123,7 @@ def set_up(root: Path, store: S3Settings, credential: S3Credential, grants: dict
         agreed / "recipe.py", agreed / "contract.json", credential, test, None)
     for name, granted in grants.items():
         key = create_site(
-            root / name, make_invitation(root / "coordinator", name, granted),
+            root / name, invite_site(root / "coordinator", name, granted),
             DataSettings(dataset="rows", train=str(rows(f"{name}-train", 200)), validation=str(rows(f"{name}-held", 50))),
             max_epsilon=1e3, delta_dp=1e-5, units=("record", "none") if unit == "none" else ("site",),
             max_epsilon_site=None if unit == "none" else 1e3, min_rows=50)

@@ -140,13 +140,13 @@ def set_up(root: Path, store: S3Settings, credential: S3Credential, names: list[
 def add_regions(root: Path, server: SeaweedFS, port: int, names: list[str], regions: int) -> None:
     """Regional coordinators with folders and credentials."""
     from fedround.regions.spec import Region
-    from tasks.membership import give_mandate, invite_region
+    from tasks.invitations import invite_region
+    from tasks.membership import give_mandate
     from tasks.region import create_region
 
     for n in range(regions):
         name, members = f"region-{n}", names[n::regions]
-        key = create_region(root / name, invite_region(root / "coordinator", name),
-                            server.grant_region(name, members, port))
+        key = create_region(root / name, invite_region(root / "coordinator", name, server.grant_region(name, members, port)))
         give_mandate(root / "coordinator", Region(name=name, key=key, members=tuple(members)))
 
 

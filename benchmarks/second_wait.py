@@ -82,7 +82,8 @@ def set_up(root: Path, server: SeaweedFS, port: int, store: S3Settings, names: l
     """A federation of these sites, two of which may be missing in a sum."""
     from site_workers.enrol import create_site
     from site_workers.policy import SitePolicy
-    from tasks.membership import add_member, create_coordinator, make_invitation
+    from tasks.invitations import invite_site
+    from tasks.membership import add_member, create_coordinator
 
     count, generator = len(names), np.random.default_rng(0)
     create_coordinator(root / "coordinator", {
@@ -98,7 +99,7 @@ def set_up(root: Path, server: SeaweedFS, port: int, store: S3Settings, names: l
         for path, size in zip(paths, (200, 60), strict=True):
             pd.DataFrame({"x": generator.normal(size=size), "y": np.arange(size) % 2}).to_parquet(path)
         rows = DataSettings(dataset="people", train=str(paths[0]), validation=str(paths[1]))
-        key = create_site(root / name, make_invitation(root / "coordinator", name, server.grant_site(name, port)), rows,
+        key = create_site(root / name, invite_site(root / "coordinator", name, server.grant_site(name, port)), rows,
                           max_epsilon=5.0, delta_dp=1e-5, min_rows=50)
         policy = root / name / "policy.toml"
         save_toml(load_toml(SitePolicy, policy).model_copy(update={"max_epsilon_alone": 900.0}), policy, "alone, too")

@@ -23,16 +23,8 @@ from fedround.synthetic.blueprint import Blueprint
 from fedround.synthetic.said import Synthetic
 from fedround.values import Signed
 from fedround_cli.main import app
-from infra.settings import (
-    CoordinatorInvitation,
-    CoordinatorSettings,
-    DatabaseSettings,
-    Invitation,
-    RegionInvitation,
-    RegionSettings,
-    S3Credential,
-    SiteSettings,
-)
+from infra.invitations import CoordinatorInvitation, Invitation, RegionInvitation
+from infra.settings import CoordinatorSettings, DatabaseSettings, RegionSettings, S3Credential, SiteSettings
 from site_workers.policy import SitePolicy
 from tasks.promote import Decision
 from tasks.reporting.card import Facts

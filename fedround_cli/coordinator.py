@@ -11,6 +11,7 @@ import typer
 from fedround.errors import FedroundError, SetupError
 from fedround.spoken import typed
 from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, CoordinatorFolder, Home
+from fedround_cli.invited import AccessKey, SecretKey, credential_for, hand_over
 from fedround_cli.output import AsJson, command, log_to_terminal, out, print_json
 from fedround_cli.train import Epsilon, Rule, chosen
 
@@ -27,28 +28,19 @@ def invite(
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
     home: Home = DEFAULT_HOME,
     output: Annotated[Path | None, typer.Option(help="Where to write it; default: NAME.coordinator.toml.")] = None,
-    access_key: Annotated[str | None, typer.Option(help="S3 access key, where the bucket is not on this machine's "
-                                                        "stack.")] = None,
-    secret_key: Annotated[str | None, typer.Option(envvar="FEDROUND_SECRET_KEY", help="S3 secret key.")] = None,
+    access_key: AccessKey = None,
+    secret_key: SecretKey = None,
 ) -> None:
     """Write an invitation for another coordinator: addresses, recipe, contract, and a credential for the whole bucket.
 
     Hand it over privately. The test set goes apart.
     """
-    from infra.settings import S3Credential, save_toml
-    from infra.stack import LocalStack
-    from tasks.coordinators import invite_coordinator
+    from tasks.invitations import check_name, invite_coordinator
 
-    credential = None
-    if access_key is not None and secret_key is not None:
-        credential = S3Credential(access_key=access_key, secret_key=secret_key)
-    elif LocalStack.find(home) is not None:
-        credential = LocalStack(home).coordinator_credential()
-    path = output or Path(f"{name}.coordinator.toml")
-    save_toml(invite_coordinator(folder, name, credential), path,
-              f"Invitation of coordinator '{name}'. It holds a secret: hand it over privately.", secret=True)
-    out.say("wrote {}\nNext, on its machine: [bold]fedround coordinator init FOLDER --invitation {}[/], and then here, for "
-            "all of them at once: [bold]fedround coordinator add {}=KEY …[/]", path, typed(path), name)
+    check_name(name, "coordinator")
+    credential = credential_for(home, access_key, secret_key, lambda stack: stack.coordinator_credential())
+    hand_over(invite_coordinator(folder, name, credential), output or Path(f"{name}.coordinator.toml"),
+              f"coordinator add {name}=KEY …")
 
 
 @app.command()
@@ -63,10 +55,10 @@ def init(
     """Make another coordinator's folder with a key of its own, and show the key. Recipe and contract in it are the founder's
     word: read them.
     """
-    from infra.settings import CoordinatorInvitation, load_toml
+    from infra.invitations import CoordinatorInvitation, load_invitation
     from tasks.coordinators import create_other
 
-    asked = load_toml(CoordinatorInvitation, invitation)
+    asked = load_invitation(CoordinatorInvitation, invitation)
     key = create_other(folder, asked, test_set, start_from)
     out.say("made [bold]{}[/]; the founder needs its name and public key:\n  {}={}\nNext, once the founder has added it and "
             "run [bold]fedround deploy[/]: [bold]fedround coordinator update --coordinator {}[/]", folder, asked.name, key,

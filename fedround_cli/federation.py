@@ -11,15 +11,14 @@ from fedround.errors import SetupError
 from fedround.spoken import how_many, typed
 from fedround_cli.coordinator import turns_in_words
 from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, AnyFolder, CoordinatorFolder, Home
+from fedround_cli.invited import AccessKey, SecretKey, credential_for, given, hand_over
 from fedround_cli.output import AsJson, command, out, print_json
 
 if TYPE_CHECKING:
     from fedround.federation import Federation
+    from infra.settings import S3Credential, S3Settings
 
 app = typer.Typer(no_args_is_help=True, help="The coordinator's folder and the federation file.")
-
-AccessKey = Annotated[str | None, typer.Option(help="S3 access key, where the bucket is not on this machine's stack.")]
-SecretKey = Annotated[str | None, typer.Option(envvar="FEDROUND_SECRET_KEY", help="S3 secret key.")]
 
 
 @app.command()
@@ -45,17 +44,17 @@ def init(
 
     Addresses and the credential come from the servers that `fedround up` started, unless they are given.
     """
-    from infra.settings import CoordinatorSettings, S3Settings
+    from infra.settings import CoordinatorSettings
     from infra.toml import read_toml
     from tasks.membership import create_coordinator
     from validation.row_files import ending_of
 
     agreed = read_toml(settings)
-    store, api, credential = _servers(home, api_url, s3_endpoint, bucket, access_key, secret_key)
+    api, store, credential = _servers(home, api_url, s3_endpoint, bucket, region, given(access_key, secret_key))
     key = create_coordinator(
         folder, agreed,
         CoordinatorSettings(recipe="approved/recipe.py", contract="approved/contract.json", api_url=api,
-                            store=S3Settings(endpoint=store[0], bucket=store[1], region=region),
+                            store=store,
                             start=None if start_from is None else "approved/start.safetensors",
                             test_set=None if test_set is None else f"test_set{ending_of(test_set)}"),
         recipe, contract, credential, test_set, start_from)
@@ -77,23 +76,12 @@ def invite(
 
     Hand it to the site's operator over a channel you both trust: it holds a secret, and the key the site will trust.
     """
-    from infra.settings import S3Credential, save_toml
-    from infra.stack import LocalStack
-    from tasks.membership import check_name, make_invitation
+    from tasks.invitations import check_name, invite_site
 
     check_name(site)
-    if access_key is not None and secret_key is not None:
-        credential = S3Credential(access_key=access_key, secret_key=secret_key)
-    elif LocalStack.find(home) is not None:
-        credential = LocalStack(home).grant_site(site)
-    else:
-        raise SetupError("no servers run on this machine: run 'fedround up', or give --access-key and --secret-key of "
-                         f"a credential that can write only below 'sites/{site}/'")
-    path = output or Path(f"{site}.invitation.toml")
-    save_toml(make_invitation(folder, site, credential), path,
-              f"Invitation of site '{site}'. It holds a secret: hand it over privately.", secret=True)
-    out.say("wrote {}\nNext, at the site: [bold]fedround site init FOLDER --invitation {}[/], and then here: [bold]fedround "
-            "federation add {} --key … --weight …[/]", path, typed(path), site)
+    credential = credential_for(home, access_key, secret_key, lambda stack: stack.grant_site(site))
+    hand_over(invite_site(folder, site, credential), output or Path(f"{site}.invitation.toml"),
+              f"federation add {site} --key … --weight …")
 
 
 @app.command()
@@ -321,15 +309,19 @@ def _in_words(values: dict[str, object]) -> str:
                      if value is not None and value not in ((), []))
 
 
-def _servers(home: Path, api_url: str | None, endpoint: str | None, bucket: str, access_key: str | None,
-             secret_key: str | None):
-    from infra.settings import S3Credential
+def _servers(home: Path, api_url: str | None, endpoint: str | None, bucket: str, region: str, own: S3Credential | None
+             ) -> tuple[str, S3Settings, S3Credential]:
+    """Prefect API, bucket and credential: what was typed, and this machine's where nothing was."""
+    from infra.settings import S3Settings
     from infra.stack import LocalStack
 
+    if (own is None) != (endpoint is None):
+        raise SetupError("a bucket of your own is --s3-endpoint, --access-key and --secret-key together")
     info = LocalStack.find(home)
-    if access_key is not None and secret_key is not None and endpoint is not None and api_url is not None:
-        return (endpoint, bucket), api_url, S3Credential(access_key=access_key, secret_key=secret_key)
+    if own is not None and endpoint is not None and (api := api_url or (info and info.api_url)):
+        return api, S3Settings(endpoint=endpoint, bucket=bucket, region=region), own
     if info is None:
         raise SetupError("no servers run on this machine: run 'fedround up' first, or give --api-url, --s3-endpoint, "
                          "--access-key and --secret-key")
-    return (info.s3_endpoint, info.bucket), api_url or info.api_url, LocalStack(home).coordinator_credential()
+    return (api_url or info.api_url, S3Settings(endpoint=info.s3_endpoint, bucket=info.bucket, region=region),
+            LocalStack(home).coordinator_credential())

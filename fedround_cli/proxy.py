@@ -70,7 +70,7 @@ def login(
     """Make a member's login, in place of the one it had; or take it back. Holds from the next call on."""
     from infra.nginx import give_login
     from infra.nginx.configuration import take_login
-    from tasks.membership import check_name
+    from tasks.invitations import check_name
 
     check_name(member)
     if remove:

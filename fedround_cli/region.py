@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fedround.errors import SetupError
 from fedround.spoken import how_many, typed
 from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, CoordinatorFolder, Home
+from fedround_cli.invited import AccessKey, SecretKey, credential_for, hand_over
 from fedround_cli.output import command, log_to_terminal, out
 
 app = typer.Typer(no_args_is_help=True, help="Regional coordinators: each adds up the updates of its members.")
@@ -27,33 +27,20 @@ def invite(
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
     home: Home = DEFAULT_HOME,
     output: Annotated[Path | None, typer.Option(help="Where to write it; default: NAME.region.toml.")] = None,
-    access_key: Annotated[str | None, typer.Option(help="S3 access key, where the bucket is not on this machine's "
-                                                        "stack.")] = None,
-    secret_key: Annotated[str | None, typer.Option(envvar="FEDROUND_SECRET_KEY", help="S3 secret key.")] = None,
+    access_key: AccessKey = None,
+    secret_key: SecretKey = None,
 ) -> None:
     """Write an invitation for a regional coordinator: addresses, and a credential that reads its members' answers and writes
     below its own prefix.
 
     Hand it over privately. Repeat it when other members belong to the region: the credential then reads theirs.
     """
-    from infra.settings import RegionInvitation, S3Credential, save_toml
-    from infra.stack import LocalStack
-    from tasks.membership import invite_region
+    from tasks.invitations import check_name, invite_region
 
-    settings = invite_region(folder, region)
-    credential = None
-    if access_key is not None and secret_key is not None:
-        credential = S3Credential(access_key=access_key, secret_key=secret_key)
-    elif LocalStack.find(home) is not None:
-        credential = LocalStack(home).grant_region(region, member)
-    elif settings.store.kind == "s3":
-        raise SetupError("no servers run on this machine: run 'fedround up', or give --access-key and --secret-key of a "
-                         f"credential that reads 'sites/NAME/' of these members and writes below 'regions/{region}/'")
-    path = output or Path(f"{region}.region.toml")
-    save_toml(RegionInvitation(settings=settings, credential=credential), path,
-              f"Invitation of region '{region}'. It holds a secret: hand it over privately.", secret=True)
-    out.say("wrote {}\nNext, at the region: [bold]fedround region init FOLDER --invitation {}[/], and then here: [bold]"
-            "fedround region mandate {} --key … --member …[/]", path, typed(path), region)
+    check_name(region, "region")
+    credential = credential_for(home, access_key, secret_key, lambda stack: stack.grant_region(region, member))
+    hand_over(invite_region(folder, region, credential), output or Path(f"{region}.region.toml"),
+              f"region mandate {region} --key … --member …")
 
 
 @app.command()
@@ -63,11 +50,10 @@ def init(
     invitation: Annotated[Path, typer.Option(help="What the coordinator sent.")],
 ) -> None:
     """Make a regional coordinator's folder with a key of its own, and show the key."""
-    from infra.settings import RegionInvitation, load_toml
+    from infra.invitations import RegionInvitation, load_invitation
     from tasks.region import create_region
 
-    asked = load_toml(RegionInvitation, invitation)
-    made = create_region(folder, asked.settings, asked.credential)
+    made = create_region(folder, load_invitation(RegionInvitation, invitation))
     out.say("made [bold]{}[/]; the coordinator needs its public key:\n  {}\nNext, once the coordinator has given the "
             "mandate: [bold]fedround region start {}[/]", folder, made, typed(folder))
 

@@ -82,10 +82,11 @@ def init(
     the folder; send the coordinator the public key that is printed.
     """
     from fedround.values import parse
-    from infra.settings import DataSettings, Invitation, load_toml
+    from infra.invitations import Invitation, load_invitation
+    from infra.settings import DataSettings
     from site_workers.enrol import create_site, offered
 
-    offer = load_toml(Invitation, invitation)
+    offer = load_invitation(Invitation, invitation)
     out.print(f"federation  {offer.federation}, as site '{offer.site}'\ncoordinator {offer.coordinator}")
     for candidate in offered(offer):
         approval.ask(candidate, f"in {invitation}", yes, digest)

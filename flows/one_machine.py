@@ -23,7 +23,8 @@ from site_workers.enrol import create_site
 from site_workers.host import ONE_THREAD
 from site_workers.policy import Protected
 from tasks.coordinator import Coordinator
-from tasks.membership import add_member, create_coordinator, make_invitation
+from tasks.invitations import invite_site
+from tasks.membership import add_member, create_coordinator
 from validation.row_files import ending_of
 
 READY_S = 300.0        # for a busy machine; a process that ends is noticed at once
@@ -85,7 +86,7 @@ class OneMachine:
                 store=S3Settings(endpoint=info.s3_endpoint, bucket=info.bucket)),
             founding.recipe, founding.contract, stack.coordinator_credential(), founding.test_set)
         for member in members:
-            invitation = make_invitation(self.coordinator, member.name, stack.grant_site(member.name))
+            invitation = invite_site(self.coordinator, member.name, stack.grant_site(member.name))
             key = create_site(
                 self.site(member.name), invitation,
                 DataSettings(dataset="clients", train=str(member.train), validation=str(member.validation)),

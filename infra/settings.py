@@ -126,21 +126,6 @@ class SiteSettings(Value):
     always or not at all, "off" never."""
 
 
-class Invitation(Value):
-    """What a coordinator hands to a new member, in one file: addresses, the agreed files, and the store credential."""
-
-    federation: Name
-    site: Name
-    coordinator: PublicKey
-    api_url: str
-    store: StoreSettings
-    credential: S3Credential | None = None
-    recipe: str
-    """The recipe file's text: code that will run beside the site's records, for the operator to read and approve."""
-    contract: str
-    """The data contract file's text."""
-
-
 class RegionSettings(Value):
     """region.toml"""
 
@@ -149,13 +134,6 @@ class RegionSettings(Value):
     coordinator: PublicKey
     api_url: str
     store: StoreSettings
-
-
-class RegionInvitation(Value):
-    """What a coordinator hands to a regional coordinator, in one file."""
-
-    settings: RegionSettings
-    credential: S3Credential | None = None
 
 
 class CoordinatorSettings(Value):
@@ -181,17 +159,6 @@ class CoordinatorSettings(Value):
     coordinator knows which. 0: none, until somebody runs 'fedround verify --recompute'."""
     dask: str | None = None
     """Where a Dask scheduler listens whose workers make the aggregation's passes, for very large models."""
-
-
-class CoordinatorInvitation(Value):
-    """What the founder hands to another coordinator, in one file."""
-
-    federation: Name
-    name: Name
-    settings: CoordinatorSettings
-    credential: S3Credential | None = None
-    recipe: str
-    contract: str
 
 
 def load_toml(kind: type[V], path: Path) -> V:

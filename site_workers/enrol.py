@@ -14,7 +14,8 @@ from fedround.privacy import noise
 from fedround.signing import Identity
 from fedround.statistics.partitions import Partitions
 from fedround.values import parse
-from infra.settings import DataSettings, Invitation, SiteSettings, save_toml
+from infra.invitations import Invitation
+from infra.settings import DataSettings, SiteSettings, save_toml
 from site_workers import approval, audit, database, registry
 from site_workers.policy import Protected, SitePolicy, policy_text
 from site_workers.site import open_safe

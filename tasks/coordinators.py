@@ -1,4 +1,4 @@
-"""Setting up several coordinators: their invitations, their folders, and [[coordinators]] in the federation file.
+"""Setting up several coordinators: their folders, and [[coordinators]] in the federation file.
 
 The founder's folder has the file that all agreed on. Every other coordinator takes it from the federation log, so nobody
 sends it around and all have the one that is in force.
@@ -6,7 +6,6 @@ sends it around and all have the one that is in force.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,49 +15,22 @@ import tomlkit
 from fedround.errors import ContractError, SetupError
 from fedround.federation import CoordinatorEntry, Federation
 from fedround.federation_log import Logged
-from fedround.files import keep_private, sync_folder, write_whole
+from fedround.files import write_whole
 from fedround.signing import Identity, digest
 from fedround.values import parse
 from infra.federation_log import read_log, signed_length
+from infra.invitations import CoordinatorInvitation
 from infra.passphrase import passphrase_for
-from infra.settings import (
-    CoordinatorInvitation,
-    CoordinatorSettings,
-    S3Credential,
-    S3Settings,
-    load_toml,
-    save_toml,
-)
+from infra.settings import CoordinatorSettings, load_toml
 from infra.stores import open_store
-from infra.toml import document_of, read_text, read_toml
-from tasks.membership import check_name
+from infra.toml import document_of
+from tasks.invitations import check_name
+from tasks.new_folder import check_unused, new_folder
 
 _HEAD = "The federation file as it is in force, taken from the federation log: the founder alone can change it."
 
 
 # -- at the founder ----------------------------------------------------------------------------------------------------
-
-
-def invite_coordinator(folder: Path, name: str, credential: S3Credential | None) -> CoordinatorInvitation:
-    """What another coordinator needs, besides the test set and the checkpoint that runs begin with, which it is given apart.
-
-    Raises ContractError for an S3 store without a credential that may do everything in the bucket.
-    """
-    check_name(name)
-    settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
-    federation, store = read_toml(folder / settings.federation), settings.store
-    if isinstance(store, S3Settings) and credential is None:
-        raise ContractError(f"coordinator '{name}' needs an S3 credential that may do everything in the bucket: give "
-                            "--access-key and --secret-key")
-    if not isinstance(store, S3Settings):
-        store = store.model_copy(update={"path": str((folder / store.path).resolve())})
-    return parse(CoordinatorInvitation, {
-        "name": name, "federation": federation.get("name"),
-        "settings": {**settings.model_dump(exclude={"store", "exports", "root_set"}), "store": store.model_dump(),
-                     "founder": federation.get("coordinator")},
-        "credential": None if credential is None else credential.model_dump(),
-        "recipe": read_text(folder / settings.recipe), "contract": read_text(folder / settings.contract)},
-        f"invitation by {folder / settings.federation}")
 
 
 def add_coordinators(folder: Path, keys: Mapping[str, str], founder: str | None = None,
@@ -74,7 +46,7 @@ def add_coordinators(folder: Path, keys: Mapping[str, str], founder: str | None 
     if founder is not None:
         keys = {founder: str(document.get("coordinator")), **keys}
     for name, key in keys.items():
-        check_name(name)
+        check_name(name, "coordinator")
         if (other := next((one for one in known if key == one["key"] and name != one["name"]), None)) is not None:
             raise ContractError(f"the key of '{name}' is that of '{other['name']}': every coordinator makes its own with "
                                 "'fedround coordinator init'")
@@ -135,32 +107,20 @@ def create_other(folder: Path, asked: CoordinatorInvitation, test_set: Path | No
     test_set, start: the founder's files, if it has such. Raises SetupError if the folder is in use, or one of them is
     missing.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise SetupError(f"{folder} exists and is not empty: choose another folder, or move it away")
+    check_unused(folder)
     settings, given = asked.settings, {"test_set": test_set, "start": start}
     for what, words in (("test_set", "test set (--test-set)"), ("start", "checkpoint to begin with (--start-from)")):
         if (getattr(settings, what) is None) != (given[what] is None):
             raise SetupError(f"federation '{asked.federation}': the founder has {'no' if given[what] else 'a'} {words}; all "
                              "coordinators have the same")
-    identity, new = Identity.generate(), folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        for part in (new, new / "keys", new / "approved"):
-            part.mkdir(parents=True, mode=0o700)
+    identity = Identity.generate()
+    with new_folder(folder, settings, identity, asked.credential) as new:
+        (new / "approved").mkdir(mode=0o700)
         write_whole(new / settings.recipe, asked.recipe.encode(), durable=True)
         write_whole(new / settings.contract, asked.contract.encode(), durable=True)
         for what, file in given.items():
             if file is not None:
                 shutil.copyfile(file, new / str(getattr(settings, what)))
-        identity.save(new / "keys" / "identity.pem")
-        if asked.credential is not None:
-            save_toml(asked.credential, new / "keys" / "s3.toml", "The coordinator's S3 credential. Secret.", secret=True)
-        save_toml(settings, new / "coordinator.toml", "The coordinator's own settings. Paths are relative to this folder.")
-        keep_private(new)
-        new.replace(folder)
-        sync_folder(folder.parent)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
     return identity.key
 
 

@@ -1,41 +1,32 @@
-"""Setting up a federation: the coordinator's folder, invitations, and members."""
+"""Setting up a federation: the coordinator's folder, members, and regions."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import tomlkit
-from pydantic import TypeAdapter, ValidationError
 from tomlkit.items import AoT
 
 from fedround import layout
 from fedround.errors import ContractError, SetupError, StoreDeniedError, StoreUnavailableError
 from fedround.federation import Federation, SiteEntry
-from fedround.files import keep_private, sync_folder, write_whole
+from fedround.files import write_whole
 from fedround.learning.parts import WHOLE
 from fedround.learning.recipe import initial, load_recipe
 from fedround.learning.start import canonical, read
 from fedround.privacy.spec import GradientPrivacy
 from fedround.regions.spec import Region
 from fedround.signing import Identity, digest
-from fedround.values import Name, parse
+from fedround.values import parse
 from infra.federation_log import read_rotation
 from infra.history import NOT_OURS
-from infra.settings import (
-    CoordinatorSettings,
-    Invitation,
-    RegionSettings,
-    S3Credential,
-    S3Settings,
-    load_toml,
-    save_toml,
-)
+from infra.settings import CoordinatorSettings, S3Credential, load_toml
 from infra.stores import ObjectStore, Patience, open_store
-from infra.toml import document_of, read_text, read_toml
+from infra.toml import document_of
+from tasks.new_folder import check_unused, new_folder
 from tasks.trial import try_recipe
 from validation.contract import load_contract
 from validation.row_files import is_there, parts_of
@@ -56,8 +47,7 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
     every run begins, as a safetensors file; settings.start says where it goes.
     Raises SetupError if the folder is in use, ContractError if a file is not what it should be; nothing is left then.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise SetupError(f"{folder} exists and is not empty: choose another folder, or move it away")
+    check_unused(folder)
     if test_set is not None and (not is_there(test_set) or parts_of(test_set)[0].name):
         raise SetupError(f"no test set at {test_set}: give the path of a parquet or CSV file")
     identity = Identity.generate()
@@ -75,33 +65,20 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
                 start=None if begin is None else read(begin))
     if test_set is not None:
         try_recipe(recipe, test_set, checked, contract)
-    new = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        new.mkdir(parents=True, mode=0o700)
-        (new / "keys").mkdir(mode=0o700)
+    with new_folder(folder, settings, identity, credential) as new:
         (new / "approved").mkdir(mode=0o700)
-        shutil.copyfile(recipe, new / settings.recipe)
-        shutil.copyfile(contract, new / settings.contract)
+        write_whole(new / settings.recipe, recipe.read_bytes(), durable=True)
+        write_whole(new / settings.contract, contract.read_bytes(), durable=True)
         if test_set is not None and settings.test_set is not None:
             shutil.copyfile(test_set, new / settings.test_set)
         if begin is not None and settings.start is not None:
             write_whole(new / settings.start, begin, durable=True)
-        identity.save(new / "keys" / "identity.pem")
-        if credential is not None:
-            save_toml(credential, new / "keys" / "s3.toml", "The coordinator's S3 credential. Secret.", secret=True)
-        save_toml(settings, new / "coordinator.toml", "The coordinator's own settings. Paths are relative to this folder.")
         write_whole(new / settings.federation, _federation_file(agreed).encode(), durable=True)
-        keep_private(new)
-        _check_unused(open_store(settings.store, new))
-        new.replace(folder)
-        sync_folder(folder.parent)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
+        _check_free(open_store(settings.store, new))
     return identity.key
 
 
-def _check_unused(store: ObjectStore) -> None:
+def _check_free(store: ObjectStore) -> None:
     """Raises ContractError if another federation lives in the store: under its log, no site would believe this one. A store
     that does not answer yet is looked at by 'fedround federation check'.
     """
@@ -154,20 +131,6 @@ def give_mandate(folder: Path, region: Region) -> tuple[str, ...]:
         document["regions"].append(tomlkit.item(one))
     _replace(path, document)
     return outside
-
-
-def invite_region(folder: Path, name: str) -> RegionSettings:
-    """What a regional coordinator needs, besides a credential of its own that reads answers and writes below
-    'regions/<name>/'.
-    """
-    check_name(name)
-    settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
-    federation, store = read_toml(folder / settings.federation), settings.store
-    if not isinstance(store, S3Settings):
-        store = store.model_copy(update={"path": str((folder / store.path).resolve())})
-    return parse(RegionSettings, {
-        "name": name, "federation": federation.get("name"), "coordinator": federation.get("coordinator"),
-        "api_url": settings.api_url, "store": store.model_dump()}, f"invitation by {folder / settings.federation}")
 
 
 def rotate_key(folder: Path, site: str, key: str | None = None) -> str:
@@ -260,36 +223,6 @@ def _entry(document: tomlkit.TOMLDocument, site: str) -> Any:
 
 def _replace(path: Path, document: tomlkit.TOMLDocument) -> None:
     write_whole(path, tomlkit.dumps(document).encode(), durable=True)
-
-
-def make_invitation(folder: Path, site: str, credential: S3Credential | None) -> Invitation:
-    """What a new member needs. Raises ContractError for a name that no site may have, and for an S3 store without a
-    credential of the site's own.
-    """
-    check_name(site)
-    settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
-    federation = read_toml(folder / settings.federation)
-    if isinstance(settings.store, S3Settings) and credential is None:
-        raise ContractError(f"site '{site}' needs an S3 credential of its own, that can write only below "
-                            f"'sites/{site}/': give --access-key and --secret-key")
-    store = settings.store
-    if not isinstance(store, S3Settings):
-        store = store.model_copy(update={"path": str((folder / store.path).resolve())})
-    known = {"federation": federation.get("name"), "coordinator": federation.get("coordinator")}
-    return parse(Invitation, {
-        "site": site, "api_url": settings.api_url, "store": store.model_dump(),
-        "credential": None if credential is None else credential.model_dump(),
-        "recipe": read_text(folder / settings.recipe), "contract": read_text(folder / settings.contract),
-        **{key: value for key, value in known.items() if value is not None}}, f"invitation by {folder / settings.federation}")
-
-
-def check_name(site: str) -> None:
-    """Raises ContractError unless a site may have this name. Called before anything is made for it: a credential, a file."""
-    try:
-        TypeAdapter(Name).validate_python(site)
-    except ValidationError:
-        raise ContractError(f"'site': '{site}' is not a site's name: lower-case letters, digits and inner hyphens, at "
-                            "most 40") from None
 
 
 def _federation_file(agreed: dict[str, Any]) -> str:

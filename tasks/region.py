@@ -23,7 +23,6 @@ from fedround import __version__, codec, layout
 from fedround.errors import Cancelled, ChainError, ContractError, TrustError
 from fedround.federation import Federation
 from fedround.federation_log import Logged
-from fedround.files import keep_private
 from fedround.records import Counted, PartialSum, Rejection
 from fedround.regions import sums
 from fedround.regions.spec import Region
@@ -32,11 +31,13 @@ from fedround.values import Payload
 from infra.epochs import who_dealt
 from infra.federation_log import read_up_to
 from infra.history import read_commit, read_plan_at
+from infra.invitations import RegionInvitation
 from infra.passphrase import passphrase_for
-from infra.settings import RegionSettings, S3Credential, load_toml, save_toml
+from infra.settings import RegionSettings, load_toml
 from infra.stores import ObjectStore, open_store, put_first
 from tasks import partial_sums, spool
 from tasks.collect import MAX_POLL_S, POLL_S, UNREADABLE, Collected, Heard, admit, with_part
+from tasks.new_folder import new_folder
 from tasks.plan import Planned
 
 log = logging.getLogger("fedround.region")
@@ -62,16 +63,11 @@ class Order:
     log: Sequence[Logged]
 
 
-def create_region(folder: Path, settings: RegionSettings, credential: S3Credential | None) -> str:
-    """Make a regional coordinator's folder with a new key; returns the public key. Raises SetupError if there is one."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (folder / "keys").mkdir(mode=0o700, exist_ok=True)
+def create_region(folder: Path, asked: RegionInvitation) -> str:
+    """Make a regional coordinator's folder with a new key; returns the public key. Raises SetupError if it is in use."""
     identity = Identity.generate()
-    identity.save(folder / "keys" / "identity.pem")
-    if credential is not None:
-        save_toml(credential, folder / "keys" / "s3.toml", "The region's S3 credential. Secret.", secret=True)
-    save_toml(settings, folder / "region.toml", "A regional coordinator's settings.")
-    keep_private(folder)
+    with new_folder(folder, asked.settings, identity, asked.credential):
+        pass
     return identity.key
 
 

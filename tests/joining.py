@@ -16,8 +16,9 @@ from site_workers.enrol import create_site
 from site_workers.grants import Grant
 from site_workers.policy import SitePolicy
 from tasks.ask import conclude
+from tasks.invitations import invite_site
 from tasks.joins import JoinRequest, begun_anew, next_step
-from tasks.membership import add_member, create_coordinator, make_invitation
+from tasks.membership import add_member, create_coordinator
 from tasks.plan import Planned
 from tests import small_federation
 from tests.small_federation import SmallFederation
@@ -130,7 +131,7 @@ def make(root: Path, bank: pd.DataFrame | None = None, shop: pd.DataFrame | None
         rows.iloc[:held].to_parquet(data / "train.parquet")
         rows.iloc[held:].to_parquet(data / "validation.parquet")
         keys[name] = create_site(
-            root / name, make_invitation(folder, name, None),
+            root / name, invite_site(folder, name, None),
             DataSettings(dataset="customers", train=str(data / "train.parquet"), validation=str(data / "validation.parquet")),
             max_epsilon=8.0, delta_dp=1e-5, units=("record",), max_epsilon_site=None, min_rows=50)
         add_member(folder, name, keys[name], float(len(rows)), None)

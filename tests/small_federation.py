@@ -37,7 +37,8 @@ from tasks.aggregate import aggregate
 from tasks.collect import Collected, collect
 from tasks.coordinator import Coordinator, open_coordinator
 from tasks.gather import gather
-from tasks.membership import add_member, create_coordinator, give_mandate, invite_region, make_invitation
+from tasks.invitations import invite_region, invite_site
+from tasks.membership import add_member, create_coordinator, give_mandate
 from tasks.plan import NextRoundRequest, Planned, plan_round
 from tasks.publish import publish
 from tasks.region import Post, create_region, open_region, serve
@@ -135,7 +136,7 @@ class SmallFederation:
     def with_regions(self, regions: Mapping[str, tuple[str, ...]], until: int | None = None) -> SmallFederation:
         """Regional coordinators with folders and keys of their own, and mandates for these members."""
         for name, members in regions.items():
-            key = create_region(self.root / name, invite_region(self.root / "coordinator", name), None)
+            key = create_region(self.root / name, invite_region(self.root / "coordinator", name, None))
             give_mandate(self.root / "coordinator", Region(name=name, key=key, members=members, until=until))
         return self
 
@@ -288,7 +289,7 @@ def make(root: Path, *, names: tuple[str, ...] = NAMES, recipe: str = RECIPE, ma
                 made["customer"] = [row // 6 if row % 2 else 1000 + row for row in range(len(made))]
             made.to_parquet(data / f"{file}.parquet")
         key = create_site(
-            root / name, make_invitation(folder, name, None),
+            root / name, invite_site(folder, name, None),
             DataSettings(dataset="people", train=str(data / "train.parquet"), validation=str(data / "validation.parquet"),
                          ledger=str(data / "ledgers") if apart else None),
             max_epsilon=max_epsilon, delta_dp=1e-5, units=units, max_epsilon_site=max_epsilon_site, min_rows=50,

@@ -191,6 +191,19 @@ def test_without_servers_init_says_how_to_get_some(fedround: Fedround, agreed: P
     one_sentence(result, "fedround up")
 
 
+@pytest.mark.parametrize("missing", ["--s3-endpoint", "--access-key", "--secret-key", "--api-url"])
+def test_attack_half_a_bucket_of_ones_own_is_no_reason_to_take_the_bucket_of_this_machine(
+        fedround: Fedround, agreed: Path, tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch):
+    """With --s3-endpoint and without a key, the federation began in the bucket of whatever stack ran here."""
+    given = {"--api-url": "http://127.0.0.1:9/api", "--s3-endpoint": "http://127.0.0.1:9", "--access-key": "a",
+             "--secret-key": "b"}
+    given.pop(missing)
+    result = fedround("federation", "init", agreed / "settings.toml", "--recipe", agreed / "recipe.py", "--contract",
+                      agreed / "contract.json", "-c", tmp_path / "made", *(word for pair in given.items() for word in pair))
+    one_sentence(result, missing)
+    assert not (tmp_path / "made").exists()
+
+
 @pytest.mark.parametrize("name", ["North", "north/../south", "", "a" * 41])
 def test_an_invitation_for_a_name_that_cannot_be(fedround: Fedround, coordinator: Path, name: str):
     one_sentence(fedround("federation", "invite", name, "-c", coordinator, "--access-key", "a", "--secret-key", "b"),

@@ -12,7 +12,7 @@ import pytest
 from fedround.statistics.partitions import Partitions
 from infra.settings import load_toml, save_toml
 from site_workers.policy import SitePolicy
-from tasks.membership import make_invitation
+from tasks.invitations import invite_site
 from tests.cli.bad_input import APPROVED, contents, edit, limited
 from tests.cli.conftest import Fedround, one_sentence
 from tests.small_federation import SmallFederation, rows
@@ -21,7 +21,7 @@ from tests.small_federation import SmallFederation, rows
 @pytest.fixture
 def invitation(federation: SmallFederation, tmp_path: Path) -> Path:
     path = tmp_path / "west.invitation.toml"
-    save_toml(make_invitation(federation.root / "coordinator", "west", None), path, "test")
+    save_toml(invite_site(federation.root / "coordinator", "west", None), path, "test")
     return path
 
 

@@ -14,7 +14,7 @@ from fedround.spoken import in_groups, in_numbers
 from fedround_cli.main import app
 from infra.settings import load_toml, save_toml
 from site_workers.policy import SitePolicy
-from tasks.membership import make_invitation
+from tasks.invitations import invite_site
 from tests.cli.conftest import Fedround, one_sentence
 from tests.small_federation import CONTRACT, RECIPE, SmallFederation
 
@@ -90,7 +90,7 @@ def test_a_recipe_that_hides_something_is_not_even_offered(fedround: Fedround, n
 
 def test_a_new_site_approves_each_file_by_itself(fedround: Fedround, federation: SmallFederation, tmp_path: Path):
     invitation, data = tmp_path / "west.toml", federation.root / "data" / "north"
-    save_toml(make_invitation(federation.root / "coordinator", "west", None), invitation, "test")
+    save_toml(invite_site(federation.root / "coordinator", "west", None), invitation, "test")
     line = ("site", "init", tmp_path / "west", "--invitation", invitation, "--train", data / "train.parquet",
             "--validation", data / "validation.parquet")
     one_sentence(fedround(*line, "--yes", "--digest", digest(RECIPE.encode())), "the contract in", "which no --digest names")

@@ -14,7 +14,8 @@ from uuid import UUID
 import pytest
 
 from infra.history import read_commit
-from infra.settings import RegionInvitation, load_federation, load_toml
+from infra.invitations import RegionInvitation
+from infra.settings import load_federation, load_toml
 from tests.e2e.conftest import Federation
 from tests.e2e.founding import with_members
 

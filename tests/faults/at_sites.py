@@ -13,7 +13,8 @@ from site_workers.enrol import create_site
 from site_workers.keys import begin_rotation
 from site_workers.policy import SitePolicy
 from site_workers.service import begin
-from tasks.membership import make_invitation, rotate_key
+from tasks.invitations import invite_site
+from tasks.membership import rotate_key
 from tests import small_federation
 from tests.faults.scenes import NOON, PACED, RUN, Scene, Seen, a_round_later, north, of_site, standing
 from tests.small_federation import RECIPE, SmallFederation
@@ -143,7 +144,7 @@ def joins(root: Path) -> None:
     """The operator makes the site's folder. A half-made one that cannot be gone on with has to be told from a whole one."""
     folder, data = root / "north", root / "data" / "north"
     if not (folder / "site.toml").exists():
-        create_site(folder, make_invitation(root / "coordinator", "north", None), DataSettings(
+        create_site(folder, invite_site(root / "coordinator", "north", None), DataSettings(
             dataset="people", train=str(data / "train.parquet"), validation=str(data / "validation.parquet")),
             max_epsilon=8.0, delta_dp=1e-5, min_rows=50)
 

@@ -16,7 +16,7 @@ from infra.settings import DataSettings, SiteSettings, load_toml, save_toml
 from site_workers import database, rows
 from site_workers.enrol import create_site
 from site_workers.preflight import preflight
-from tasks.membership import make_invitation
+from tasks.invitations import invite_site
 from tests.small_federation import SmallFederation
 from validation import query
 
@@ -102,7 +102,7 @@ def test_preflight_asks_anew_and_says_what_to_mend(federation: SmallFederation, 
 
 
 def test_a_new_site_asks_at_once_and_leaves_nothing_half_made(federation: SmallFederation, data: Path, monkeypatch):
-    invitation, folder = make_invitation(federation.root / "coordinator", "fourth", None), federation.root / "fourth"
+    invitation, folder = invite_site(federation.root / "coordinator", "fourth", None), federation.root / "fourth"
     named = DataSettings(dataset="others", train=str(data / "train.sql"), validation=str(data / "validation.sql"))
     with pytest.raises(SetupError, match=database.VARIABLE):
         create_site(folder, invitation, named, max_epsilon=8.0, delta_dp=1e-5)

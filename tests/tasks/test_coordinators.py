@@ -13,7 +13,8 @@ from fedround.secure_sums.spec import SecureSum
 from fedround.signing import Identity
 from fedround_cli.federation import warn_of_regions_that_stop_sums
 from fedround_cli.main import app
-from infra.settings import CoordinatorInvitation, load_federation, load_toml
+from infra.invitations import CoordinatorInvitation
+from infra.settings import load_federation, load_toml
 from tasks.coordinator import open_coordinator
 from tasks.coordinators import add_coordinators, create_other, remove_coordinators, take_file
 from tests import small_federation
@@ -87,7 +88,7 @@ def test_a_folder_takes_no_file_that_does_not_name_its_key(alone: SmallFederatio
     ({"two": "new"}, "one", "name at least 3"),
     ({"two": "new", "three": "same"}, "one", "two have the same name or key"),
     ({"two": "new", "three": "north"}, "one", "has the key of a member"),
-    ({"Two": "new", "three": "new"}, "one", "not a site's name"),
+    ({"Two": "new", "three": "new"}, "one", "not a coordinator's name"),
 ])
 def test_what_is_no_set_of_coordinators_changes_nothing(alone: SmallFederation, keys, named, says: str):
     path = alone.root / "coordinator" / "federation.toml"

@@ -10,10 +10,12 @@ import pytest
 from fedround.errors import ContractError, SetupError
 from fedround.privacy.spec import NoPrivacy
 from fedround.signing import Identity, digest
-from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings, Invitation, S3Settings, load_toml, save_toml
+from infra.invitations import Invitation
+from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings, S3Settings, load_toml, save_toml
 from site_workers.enrol import create_site
 from tasks.coordinator import open_coordinator
-from tasks.membership import add_member, create_coordinator, make_invitation
+from tasks.invitations import invite_site
+from tasks.membership import add_member, create_coordinator
 from tests import small_federation
 from tests.small_federation import CONTRACT, NAMES, RECIPE, SmallFederation, rows, settings
 from validation.contract import load_contract
@@ -27,7 +29,7 @@ def enrol(federation: SmallFederation, name: str, weight: float) -> str:
     rows(60, 8).to_parquet(data / "validation.parquet")
     folder = federation.root / "coordinator"
     key = create_site(
-        federation.root / name, make_invitation(folder, name, None),
+        federation.root / name, invite_site(folder, name, None),
         DataSettings(dataset="people", train=str(data / "train.parquet"), validation=str(data / "validation.parquet")),
         max_epsilon=8.0, delta_dp=1e-5, min_rows=50)
     add_member(folder, name, key, weight)
@@ -128,7 +130,7 @@ def test_a_bucket_needs_a_credential_for_every_site(tmp_path: Path):
         "store": S3Settings(endpoint="http://127.0.0.1:9", bucket="b")})
     save_toml(changed, path, "test")
     with pytest.raises(ContractError, match="can write only below 'sites/west/'"):
-        make_invitation(tmp_path / "coordinator", "west", None)
+        invite_site(tmp_path / "coordinator", "west", None)
 
 
 @pytest.mark.parametrize("file", ["recipe.py", "contract.json"])
@@ -142,7 +144,7 @@ def test_an_agreed_file_that_was_changed_afterwards_is_noticed(tmp_path: Path, f
 
 
 def test_an_invitation_holds_no_secret_of_the_coordinator(federation: SmallFederation):
-    invitation = make_invitation(federation.root / "coordinator", "west", None).model_dump_json()
+    invitation = invite_site(federation.root / "coordinator", "west", None).model_dump_json()
     assert "PRIVATE" not in invitation
     assert federation.coordinator.identity.key in invitation
 
@@ -203,7 +205,7 @@ def test_attack_a_file_with_other_line_ends_is_the_same_file_at_every_member(tmp
     """Read as text, a recipe with CRLF had one digest at the coordinator and another at the sites: no round ever worked."""
     recipe = RECIPE.replace("\n", end) + f"# å, \\, \"\"\" and '''{end}"
     federation = small_federation.make(tmp_path, recipe=recipe)
-    save_toml(make_invitation(federation.root / "coordinator", "west", None), tmp_path / "west.toml", "test")
+    save_toml(invite_site(federation.root / "coordinator", "west", None), tmp_path / "west.toml", "test")
     arrived = load_toml(Invitation, tmp_path / "west.toml")
     assert digest(arrived.recipe.encode()) == federation.coordinator.federation.recipe_digest
     assert arrived.recipe == (federation.root / "agreed" / "recipe.py").read_bytes().decode()
