@@ -60,7 +60,7 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/parity/test_every_row_alone.py::test_every_layer",
         "tests/parity/test_simulation.py", "tests/parity/test_checking.py::test_every_check", "tests/tasks/test_exports.py",
         "tests/tasks/test_promote.py", "tests/fedround/privacy/test_apart.py", "tests/site_workers/test_scoring.py",
-        "tests/site_workers/test_recipes_that_fail.py", "tests/site_workers/test_apart.py",
+        "tests/site_workers/test_recipes_that_fail.py", "tests/site_workers/test_apart.py", "tests/e2e/test_apart.py",
         "tests/site_workers/test_safe.py::test_a_passphrase_comes",
         "tests/e2e/test_foreign.py", "tests/e2e/test_holding.py", "tests/e2e/test_automations.py", "tests/e2e/test_ui",
         "tests/e2e/test_organisations.py", "tests/infra/test_mutual_tls.py", "tests/e2e/test_secure_sums.py",
