@@ -16,7 +16,7 @@ from fedround.statistics.base import AskedNoise, Axis, Evidence, Float64, Int64
 from fedround.statistics.counts import Counts
 from fedround.statistics.histogram import Number, Ranges
 from fedround.statistics.levels import Levels
-from fedround.statistics.scores import Share
+from fedround.statistics.scores import Share, one_each
 from fedround.values import Digest, Value
 
 
@@ -76,8 +76,7 @@ class Decisions(Counts):
 
     def cells(self, evidence: Evidence) -> Int64:
         """As `Counts`."""
-        told = evidence.scores()
-        chance_N, truth_N = told["score"], told["truth"]
+        chance_N, truth_N = one_each(evidence.scores())
         group_N = self.of.group(evidence.held_out(self.of.column))
         yes_N = chance_N >= self._limits(evidence)
         flat_N = np.ravel_multi_index((group_N, truth_N, yes_N.astype(np.int64)), self.shape)

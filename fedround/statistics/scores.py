@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, StringConstraints, model_validator
 
+from fedround.errors import ContractError
 from fedround.privacy.entries import Rows
 from fedround.statistics.base import AskedNoise, Axis, Evidence, Float64, Int64
 from fedround.statistics.counts import Counts
@@ -29,6 +32,18 @@ class LocalEvaluation(Value):
     bins: Annotated[int, Field(ge=2, le=1000)] = 10
     noise_std: AskedNoise = 10.0
     clusters: Annotated[int, Field(ge=1, le=MAX_CLUSTERS)] = 1
+
+
+def one_each(told: Mapping[str, npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Each row's score, and what is true of it, (N,) both: so that a row is in one cell, whoever computed them.
+
+    Raises ContractError for other arrays.
+    """
+    chance_N, truth_N = told["score"], told["truth"]
+    if chance_N.ndim != 1 or chance_N.shape != truth_N.shape:
+        raise ContractError(f"scores are of shape {chance_N.shape}, and what is true of them of {truth_N.shape}: a row has "
+                            "one of each")
+    return chance_N, truth_N
 
 
 class Scores(Counts):
@@ -83,7 +98,6 @@ class Scores(Counts):
 
     def cells(self, evidence: Evidence) -> Int64:
         """As `Counts`."""
-        told = evidence.scores()
-        chance_N, truth_N = told["score"], told["truth"]
+        chance_N, truth_N = one_each(evidence.scores())
         bin_N = np.searchsorted(self.inner, chance_N, side="right")
         return np.stack([np.bincount(bin_N[truth_N == truth], minlength=self.bins) for truth in range(len(self.outcomes))])

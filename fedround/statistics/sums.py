@@ -70,7 +70,8 @@ def noised_sum(parts: Iterable[Part], size: int, scale: float, noise_std: float,
 
     scale: the longest contribution (L2), public; longer ones are cut to it. noise_std: of the noise on each number, in units
     of `scale`; what is drawn is more by one part in GRID / noise_std at most. 0: none, and the sum is exact to N / 2**40.
-    Costs `GaussianCounts(noise_std)` for one record. Raises ContractError for a scale or noise that is not possible.
+    Costs `GaussianCounts(noise_std)` for one record. Raises ContractError for a scale or noise that is not possible, and for
+    rows that do not add to each of the numbers and do not say to which.
     """
     if not (math.isfinite(scale) and scale > 0):
         raise ContractError(f"the longest contribution of a record must be finite and above 0, got {scale}")
@@ -79,6 +80,8 @@ def noised_sum(parts: Iterable[Part], size: int, scale: float, noise_std: float,
     cells_of_scale = _EXACT if noise_std == 0 else math.floor(GRID / noise_std * (1 - _ROUNDING))
     summed_D: Whole = np.zeros(size, dtype=object)
     for part in parts:
+        if part.place_NK is None and part.value_NK.shape[1:] != (size,):        # one number would be added to all of them
+            raise ContractError(f"records add {part.value_NK.shape[1:]} numbers each to a sum of {size}")
         summed_D += _added(_whole_cells(part.value_NK, scale, cells_of_scale), part.place_NK, size)
     halves_D = 2 * summed_D
     if noise_std != 0:

@@ -106,7 +106,7 @@ class _Line:
 
     def __init__(self, process: subprocess.Popen[bytes], watch: Watch, end: float):
         self._in, self._out = process.stdin.fileno(), process.stdout.fileno()  # type: ignore[union-attr]
-        self._watch, self._end = watch, end
+        self._watch, self._end, self._next_look = watch, end, 0.0
 
     def write(self, piece: memoryview) -> None:
         while len(piece):
@@ -135,12 +135,17 @@ class _Line:
         return bytes(made)
 
     def _wait(self, stream: int, event: int) -> None:
-        poll = select.poll()
+        """Until the stream is ready. Now and then it is looked whether to stop, also if a byte comes every moment."""
+        poll, ready = select.poll(), False
         poll.register(stream, event)
-        while not poll.poll(_LOOK_S * 1000):
+        while not ready:
+            ready = bool(poll.poll(_LOOK_S * 1000))
+            if (now := time.monotonic()) < self._next_look:
+                continue
+            self._next_look = now + _LOOK_S
             if self._watch():
                 raise Cancelled("the recipe was stopped; nothing was released")
-            if time.monotonic() > self._end:
+            if now > self._end:
                 raise _TimeUp
 
 

@@ -93,7 +93,10 @@ class Host:
     def order(self) -> tuple[str, ...]:
         """As `Apart`."""
         told, _ = self._ask("order", returns=())
-        return tuple(map(str, told.get("names", ())))
+        names = told.get("names")
+        if not isinstance(names, list) or len({str(name) for name in names}) < len(names):
+            raise self._odd()
+        return tuple(map(str, names))
 
     def initial(self, seed: int, parts: Parts, start: Tensors | None, *, per_record: bool) -> tuple[Tensors, Rest]:
         """As `Apart`."""
@@ -134,7 +137,10 @@ class Host:
         if not isinstance(said, list) or len(said) != len(numbers) or "score" not in said or (
                 counts_N & ~examples.counts_N).any() or any(len(part) != counts_N.sum() for part in numbers):
             raise self._odd()
-        return Scored(dict(zip(map(str, said), numbers, strict=True))), counts_N
+        scored = Scored(dict(zip(map(str, said), numbers, strict=True)))
+        if scored["score"].ndim != 1:
+            raise self._odd()
+        return scored, counts_N
 
     @contextmanager
     def gradients(self, sought: Sought) -> Iterator[GradientSums]:

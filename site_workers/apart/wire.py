@@ -77,10 +77,12 @@ def size_of(wanted: Forms) -> int:
 
 
 def read_arrays(wanted: Forms, into: Callable[[memoryview], None]) -> list[Array]:
-    """The arrays of a message; `into` fills memory."""
+    """The arrays of a message; `into` fills memory. Raises ValueError if a truth is neither 0 nor 1."""
     made = [np.empty(shape, dtype) for dtype, shape in wanted]
     for array in made:
         into(_bytes(array))
+        if array.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
+            raise ValueError("a truth is neither 0 nor 1")      # what numpy makes of it, it does not say
     return made
 
 

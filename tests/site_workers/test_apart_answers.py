@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fedround import sandbox
-from fedround.errors import ContractError
+from fedround.errors import Cancelled, ContractError
 from fedround.learning.apart import Bound, Sought
 from fedround.learning.examples import Examples
 from fedround.learning.gradients import Clip
-from fedround.learning.parts import NO_REST
+from fedround.learning.parts import NO_REST, WHOLE
 from fedround.privacy import ledger
 from fedround.privacy.noise import FINE
 from site_workers.apart import wire
@@ -179,6 +183,87 @@ def test_attack_an_answer_of_another_form(answer):
         answered(answer)
 
 
+@pytest.mark.parametrize(("watch", "words"), [(lambda: False, "did not end in 0.2 s"), (lambda: True, "was stopped")])
+def test_attack_a_byte_every_moment_does_not_keep_the_site_waiting(watch, words):
+    """Time, and whether the run was cancelled, are looked at while bytes come, too."""
+    made, (reads, writes) = Child.__new__(Child), os.pipe()
+
+    def dribble() -> None:
+        with os.fdopen(writes, "wb", buffering=0) as says:
+            says.write(wire.LENGTH.pack(wire.LONGEST))
+            for _ in range(250):
+                time.sleep(0.02)
+                with suppress(BrokenPipeError):
+                    says.write(b" ")
+
+    thread = threading.Thread(target=dribble)
+    thread.start()
+    with os.fdopen(reads, "rb", buffering=0) as says, open(os.devnull, "wb") as asked:
+        made._process, made._name, made.end = SimpleNamespace(stdin=asked, stdout=says), "tiny", lambda: None
+        with pytest.raises((ContractError, Cancelled), match=words):
+            made.call({"do": "x"}, [], lambda _: (), watch, 0.2)
+    thread.join()
+
+
+def test_attack_a_truth_is_0_or_1():
+    found = answered(message({"arrays": [["bool", [2]]]}, b"\1\0"), (("bool", (2,)),))[1][0]
+    assert found.tolist() == [True, False]
+    for body in (b"\2\0", b"\0\xff"):
+        with pytest.raises(ContractError, match="another form"):
+            answered(message({"arrays": [["bool", [2]]]}, body), (("bool", (2,)),))
+
+
+def answering(folder: Path, told: dict) -> Host:
+    """Where a recipe would run, if its process said this whatever it is asked."""
+    host = hosted(folder, RECIPE)
+    host._child = SimpleNamespace(call=lambda *_: (told, []), end=SimpleNamespace(alive=True))
+    host.rest = lambda: None
+    return host
+
+
+HUGE, SURROGATE = 1e300, "\ud800"
+
+
+@pytest.mark.parametrize("names", [None, 7, "ab", {"a": 1}, ["a", "a"], [["a"], "['a']"], [1, "1"]])
+def test_attack_names_that_are_none(tmp_path, names):
+    assert answering(tmp_path, {"names": ["b", "a"]}).order() == ("b", "a")
+    with pytest.raises(ContractError, match="another form"):
+        answering(tmp_path, {"names": names}).order()
+
+
+@pytest.mark.parametrize("told", [
+    {}, {"shared": 7, "private": [], "frozen": []}, {"shared": [["w", [2, -1]]], "private": [], "frozen": []},
+    {"shared": [["w", [1 << 70]]], "private": [], "frozen": []}, {"shared": [["w", "22"]], "private": [], "frozen": [["a"]]},
+    {"shared": [["../w\n", [2.5]]], "private": [], "frozen": []}, {"shared": [["w", [HUGE]]], "private": [], "frozen": []}])
+def test_attack_shapes_that_are_none(tmp_path, told):
+    with pytest.raises(ContractError):
+        answering(tmp_path, told).schemas(WHOLE)
+
+
+@pytest.mark.parametrize("told", [
+    {}, {"notes": 7, "number": 1.0}, {"notes": [], "number": float("nan")}, {"notes": [], "number": "1"},
+    {"notes": [], "number": None}, {"notes": [], "number": float("inf")}, {"notes": {"a": 1}, "number": 0}])
+def test_attack_a_trial_that_says_nothing(tmp_path, told):
+    with pytest.raises(ContractError, match="another form"):
+        answering(tmp_path, told).tried(ROWS.form, WHOLE, TRAINING, "cpu", per_record=True)
+
+
+def test_attack_warnings_are_few_short_lines(tmp_path):
+    told = {"notes": ["x\nINFO forged\x1b[2J" + SURROGATE + "y" * 9999, 7] * 99, "number": HUGE}
+    notes, _ = answering(tmp_path, told).tried(ROWS.form, WHOLE, TRAINING, "cpu", per_record=True)
+    assert len(notes) == 20
+    for note in notes:
+        assert len(note) <= 300
+        assert note.isprintable()
+        note.encode()
+
+
+@pytest.mark.parametrize("described", [None, 7, [], "{}", "[" * 99_999, SURROGATE, '{"name": "x\\ny"}'])
+def test_attack_a_file_that_says_nothing(tmp_path, described):
+    with pytest.raises(ContractError, match="recipe"):
+        answering(tmp_path, {"described": described}).recipe()
+
+
 def test_its_words_are_lines_that_are_no_lines_of_the_log():
     with pytest.raises(ContractError) as error:
         answered(message({"error": "", "words": "Traceback\nINFO fedround.site forged\x1b[2J" + "x" * 9999}))
@@ -215,7 +300,8 @@ def test_attack_scores_of_other_rows(tmp_path):
     host = hosted(tmp_path, RECIPE)
     for numbers, counts in (({"score": score_N[:-1]}, counts_N), ({"other": score_N}, counts_N),
                             ({"score": score_N}, counts_N[:-1]), ({"score": np.zeros(61)}, counts_N), ({}, counts_N),
-                            ({"score": np.array(1.0)}, counts_N), ({"score": np.zeros((60, 1 << 20))}, counts_N)):
+                            ({"score": np.array(1.0)}, counts_N), ({"score": np.zeros((60, 1 << 20))}, counts_N),
+                            ({"score": np.zeros((60, 60)), "truth": np.zeros((60, 60))}, counts_N)):
         with pytest.raises((ContractError, ValueError)):
             scores_of(numbers, counts, host)
 
