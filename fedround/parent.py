@@ -1,11 +1,15 @@
-"""Makes a child process end when its parent ends, for any reason: a site that is killed leaves no running child."""
+"""Makes a child process end when its parent ends, for any reason: a site that is killed leaves no running child; and when
+its parent has no more use for it.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
+import subprocess
 import sys
+from contextlib import suppress
 
 _PARENT = "FEDROUND_PARENT"
 _LOADER = "LD_LIBRARY_PATH"
@@ -30,3 +34,13 @@ def end_with_parent(number: signal.Signals = signal.SIGKILL, parent: int | None 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != expected:
         os._exit(1)
+
+
+def end_now(child: subprocess.Popen[bytes]) -> None:
+    """End a child that leads a session, and all that it has started there. It is still to be waited for: until then, its
+    number is nobody else's.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        child.kill()            # it may not lead a session yet

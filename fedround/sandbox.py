@@ -158,6 +158,7 @@ signals sent to others when a file is ready.
 _CLONE, _NEW_NAMESPACES = (56, 220), 0x7E020000
 """A child in a namespace of its own would be privileged there: it is not made."""
 _THREAD = 0x10000
+_SECCOMP, _ALL_THREADS = (317, 277), 1
 _STARTS = {"fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281)}
 """What makes another process, or another program of this one; and `clone` without `_THREAD`."""
 
@@ -228,11 +229,11 @@ class _Filter:
             self._steps.extend([(self.EQUAL, 0, len(then), number), *then])
 
     def install(self) -> None:
-        """From now on, for ever."""
+        """From now on, for ever, in all threads."""
         steps = [*self._steps, self.ALLOW]
         code = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in steps))
         program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(code)))
-        _check(ctypes.CDLL(None, use_errno=True).prctl(22, 2, program, 0, 0), "prctl(PR_SET_SECCOMP)")
+        _check(ctypes.CDLL(None, use_errno=True).syscall(_SECCOMP[self._column], 1, _ALL_THREADS, program), "seccomp")
 
 
 def _deny_calls(landlock: int) -> None:
@@ -256,7 +257,13 @@ def _deny_calls(landlock: int) -> None:
 
 
 def stay_alone() -> None:
-    """From now on this process, which is in a sandbox, starts no other and becomes no other program. It may have threads."""
+    """From now on this process, which is in a sandbox, starts no other and becomes no other program. It may have threads.
+
+    A system without a sandbox has none of that.
+    """
+    if lacking() is not None:
+        return
+    _check(ctypes.CDLL(None, use_errno=True).prctl(38, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
     calls = _Filter()
     for both in _STARTS.values():
         calls.on(both, calls.REFUSE)

@@ -8,6 +8,7 @@ allowed here, and that hands over features and nothing else. At a site the opera
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -23,18 +24,18 @@ import numpy as np
 
 from fedround import sandbox
 from fedround.bundle import FORMS, RECIPE, Bundle, Column, Form, Input
-from fedround.errors import ContractError, FedroundError, SetupError
+from fedround.errors import ContractError, SetupError
 from fedround.files import writing_whole
 from fedround.learning.examples import Arrays, Shape, flat, in_words, shapes
 from fedround.learning.exported import Float32, Served
 from fedround.learning.tasks import Task
-from fedround.parent import as_parent, end_with_parent
+from fedround.parent import as_parent, end_now, end_with_parent
 from site_workers import rows_in_parts
 from site_workers.policy import Limits
-from validation.encoding import beside
+from validation.encoding import Answer, beside, raise_if_it_failed
 
 BATCH = 50_000
-_ERRORS: dict[str, type[FedroundError]] = {"SetupError": SetupError, "ContractError": ContractError}
+_HEADS, _MOST_ARRAYS = 1 << 20, 1000
 
 
 @dataclass(frozen=True)
@@ -76,32 +77,33 @@ def _encoded(bundle: Bundle, rows: Path, limits: Limits) -> Iterator[Iterator[Ar
         if sandbox.lacking() is None:
             command = sandbox.command(beside(recipe, [rows.absolute()]), command)
         child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                 stderr=subprocess.DEVNULL)
+                                 stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             yield _parts(child.stdout, rows, bundle.manifest.inputs)  # type: ignore[arg-type]
         finally:
-            child.kill()            # it has ended, or nobody wants the rest
+            end_now(child)          # it has ended, or nobody wants the rest
             child.communicate()
 
 
-def _parts(answer: IO[bytes], rows: Path, inputs: Sequence[Input]) -> Iterator[Arrays]:
+def _parts(stream: IO[bytes], rows: Path, inputs: Sequence[Input]) -> Iterator[Arrays]:
+    answer, wanted = Answer(stream), tuple(Shape(one.name, one.dtype, one.shape) for one in inputs)
+    each = sum(np.dtype(one.dtype).itemsize * math.prod(one.shape) for one in wanted)
     while True:
-        line = answer.readline()
         try:
-            said = json.loads(line)
+            said = answer.said()
+            raise_if_it_failed(said)
+            match said:
+                case {"end": _}:
+                    return
+                case {"rows": int(number), "names": list(names)} if number <= BATCH and len(names) <= _MOST_ARRAYS:
+                    answer.allow(number * each + _HEADS)
+                    part = {str(name): answer.array() for name in names}
+                case _:
+                    raise ValueError
         except ValueError:
             raise SetupError(f"the process that encodes the rows at {rows} ended without an answer: allow it more memory or "
                              "time (--memory-mb, --seconds)") from None
-        match said:
-            case {"end": _}:
-                return
-            case {"error": "MemoryError"}:
-                raise MemoryError
-            case {"error": str(kind), "message": str(message)} if kind in _ERRORS:
-                raise _ERRORS[kind](message)
-        part = {name: np.lib.format.read_array(_Pipe(answer), allow_pickle=False) for name in said["names"]}
-        wanted = tuple(Shape(one.name, one.dtype, one.shape) for one in inputs)
-        if shapes(part) != wanted:
+        if shapes(part) != wanted or any(array.shape[:1] != (number,) for array in part.values()):
             raise ContractError(f"the recipe makes {in_words(shapes(part))} of a row at {rows}, the model takes "
                                 f"{in_words(wanted)}")
         yield part
@@ -154,6 +156,7 @@ _WRITERS: dict[str, Callable[[BinaryIO, Iterator[Float32], Task], int]] = {".csv
 def _main(asked: str) -> None:
     """Write nothing but the answer to any stream, not even from C code."""
     end_with_parent()
+    sandbox.stay_alone()
     with os.fdopen(os.dup(1), "wb") as answer:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)

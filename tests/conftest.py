@@ -92,6 +92,7 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/fedround/contribution/test_split.py::test_the_noise", "tests/tasks/test_explain.py",
         "tests/tasks/test_recompute.py::test_a_plan_that_would_cost_more_than_its_campaign_promised_gets_no_update",
         "tests/infra/test_watcher.py::test_all_that_it_has_started_ends_with_it[3-15]",
+        "tests/validation/test_encoding_attacks.py::test_attack_it",
         "tests/validation/test_encoding.py::test_a_process_that_has_answered_holds_no_library_of_tables_and_no_accountant",
         "tests/validation/test_query.py::test_postgresql",
         "tests/validation/test_rows.py::test_a_subprocess_gives_the_same_answer_and_prints_nothing",

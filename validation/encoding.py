@@ -3,20 +3,26 @@
 The child writes one line of JSON (how it ended), then every array of every file as numpy's own format has it; nothing of it
 is written to a disk. It has no credentials, and nothing that it prints is passed on. It may take no more memory than the size
 of the files explains (`rows.limited_by`), and an input that crashes a parser kills only this process. A recipe's code has
-neither network nor other files than the rows, where the system can keep them from it (`fedround.sandbox`).
+neither network nor other files than the rows, and starts no process, where the system can keep it from that
+(`fedround.sandbox`).
+
+Where a recipe says `COLUMNS` and `TARGET`, its file does not run in that process: these values encode the rows. Where it does
+run, what comes back is its own word: of it is believed that it is arrays of the task's form, and no longer than what the
+child may hold. The child ends when its answer is read, or its time is over, whatever it does.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shlex
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -26,12 +32,14 @@ import numpy.typing as npt
 from fedround import sandbox
 from fedround.errors import ContractError, FedroundError, SetupError
 from fedround.learning import encoding as apart
-from fedround.learning.described import is_here
+from fedround.learning.described import Described, described, is_here, recipe_of
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe, load_recipe
-from fedround.parent import as_parent, end_with_parent
+from fedround.learning.tasks import Task
+from fedround.parent import as_parent, end_now, end_with_parent
 from fedround.sandbox import Sandbox
-from fedround.values import LARGEST_WHOLE
+from fedround.spoken import one_line
+from fedround.values import LARGEST_WHOLE, parse
 from validation import row_files
 from validation import rows as gate
 from validation.picture import Picture, picture, read_back
@@ -47,6 +55,9 @@ _ANY = 604_800
 """Seconds: whoever starts the process has a limit of its own."""
 _LONG = 60_000
 """Characters of names that are passed to a process one by one; of more files, their folder is."""
+
+LONGEST_LINE = 1 << 20
+"""Of others' words, in bytes."""
 
 _ERRORS: dict[str, type[FedroundError]] = {"SetupError": SetupError, "ContractError": ContractError}
 
@@ -71,7 +82,11 @@ def encoded(paths: Sequence[Path], recipe: Recipe, file: Path, timeout_s: float 
     """
     if "pandas" in sys.modules and is_here(recipe):
         return [encode(path, recipe, file) for path in paths]
-    return encode_in_subprocess(paths, file, recipe.digest, timeout_s)
+    if not recipe.declared.is_whole:
+        return encode_in_subprocess(paths, file, recipe.digest, timeout_s, recipe.task)
+    with _child("declared", *map(str, paths), timeout_s=timeout_s, allowed=beside(None, paths),
+                said=described(recipe)) as answer:
+        return answer.examples(paths)
 
 
 def encoded_alone(path: Path, recipe: Recipe, file: Path) -> Examples:
@@ -82,20 +97,32 @@ def encoded_alone(path: Path, recipe: Recipe, file: Path) -> Examples:
         raise ContractError(gate.too_large(path)) from None
 
 
-def encode_in_subprocess(paths: Sequence[Path], recipe: Path, digest: str, timeout_s: float = PATIENCE_S) -> list[Examples]:
+def encode_in_subprocess(paths: Sequence[Path], recipe: Path, digest: str, timeout_s: float = PATIENCE_S,
+                         task: Task | None = None) -> list[Examples]:
     """`encode` of every file, in a process of its own; recipe: the approved file, digest: of what was approved.
 
-    Raises what `encode` and `load_recipe` raise; MemoryError or SetupError if the process ends without an answer, and
+    task: of which the labels must be; None: it is not known yet. Raises what `encode` and `load_recipe` raise, and
+    ContractError for labels that are not of the task; MemoryError or SetupError if the process ends without an answer, and
     SetupError if it takes longer than `timeout_s`.
     """
     with _child("encode", str(recipe), digest, *map(str, paths), timeout_s=timeout_s,
                 allowed=beside(recipe, paths)) as answer:
-        arrays = _Pipe(answer)
-        return [_read_examples(names, arrays) for names in json.loads(answer.readline())]
+        found = answer.examples(paths)
+    for one in found if task is not None else ():
+        _check_labels(one, task, recipe.name)       # its code has looked at them, or not
+    return found
 
 
-def beside(recipe: Path, rows: Sequence[Path]) -> Sandbox:
-    """What a recipe's code may have when it encodes these rows: them, and what this interpreter can import.
+def _check_labels(examples: Examples, task: Task, recipe: str) -> None:
+    try:
+        task.check(examples.targets, recipe)
+    except (ValueError, TypeError, IndexError, KeyError):       # of another number of dimensions, say
+        raise ContractError(f"recipe '{recipe}': labels must be {task.expects}, as {task.in_words} has them") from None
+
+
+def beside(recipe: Path | None, rows: Sequence[Path]) -> Sandbox:
+    """What a recipe's code may have when it encodes these rows: them, and what this interpreter can import. None: there is
+    no such code.
 
     Raises ContractError if they are too many to be named one by one, and something else lies beside them.
     """
@@ -104,7 +131,8 @@ def beside(recipe: Path, rows: Sequence[Path]) -> Sandbox:
     files = parts if sum(map(len, parts)) < _LONG else above        # a command's line has an end
     for folder in above if files is above else ():
         row_files.check_nothing_else(Path(folder))
-    return Sandbox(read=(*read, str(recipe), *files), names=(*names, *above), seconds=_ANY, nice=0)
+    own = () if recipe is None else (str(recipe),)
+    return Sandbox(read=(*read, *own, *files), names=(*names, *above), seconds=_ANY, nice=0)
 
 
 def columns(paths: Sequence[Path], names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
@@ -122,9 +150,8 @@ def columns(paths: Sequence[Path], names: Sequence[str]) -> dict[str, npt.NDArra
 def columns_in_subprocess(paths: Sequence[Path], names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
     """`columns`, in a process of its own. Raises what it raises; MemoryError or SetupError as `encode_in_subprocess` does."""
     with _child("columns", json.dumps(list(names)), *map(str, paths)) as answer:
-        found = json.loads(answer.readline())
-        return {name: np.lib.format.read_array(_Pipe(answer), allow_pickle=False) if values is None
-                else np.array(values, dtype=object) for name, values in found.items()}
+        return {name: answer.array() if values is None else np.array(values, dtype=object)
+                for name, values in answer.said(-1).items()}
 
 
 def columns_alone(paths: Sequence[Path], names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
@@ -150,7 +177,7 @@ def prints_alone(paths: Sequence[Path], key: str) -> list[npt.NDArray[np.uint64]
     if "pandas" in sys.modules:
         return [prints(path, key) for path in paths]
     with _child("prints", key, *map(str, paths)) as answer:
-        return [np.lib.format.read_array(_Pipe(answer), allow_pickle=False) for _ in paths]
+        return [answer.array() for _ in paths]
 
 
 def pictures_alone(paths: Sequence[Path]) -> list[Picture]:
@@ -158,7 +185,7 @@ def pictures_alone(paths: Sequence[Path]) -> list[Picture]:
     if "pandas" in sys.modules:
         return [picture(path) for path in paths]
     with _child("picture", "", *map(str, paths)) as answer:
-        return [read_back(told) for told in json.loads(answer.readline())]
+        return [read_back(told) for told in answer.said(-1)]
 
 
 def _same(values: pd.Series[Any]) -> pd.Series[Any]:
@@ -195,67 +222,121 @@ def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         [part.astype(object) for part in parts])
 
 
+class Answer:
+    """What a child says, which may be anything. All of it raises ValueError for what is not of the expected form."""
+
+    def __init__(self, stream: IO[bytes]):
+        self._stream = stream
+        self._left: float = math.inf
+
+    def read(self, size: int = -1) -> bytes:
+        """As a stream's. (A pipe has no position, and numpy asks nothing for it that has no other method.)"""
+        found = self._stream.read(size)
+        self._left -= len(found)
+        if self._left < 0:
+            raise ValueError("an answer is longer than what its process may hold")
+        return found
+
+    def allow(self, size_bytes: float) -> None:
+        """No more comes before this is called again."""
+        self._left = size_bytes
+
+    def said(self, longest: int = LONGEST_LINE) -> Any:
+        """A line of JSON."""
+        try:
+            return json.loads(self._stream.readline(longest))
+        except RecursionError:
+            raise ValueError("a line is too deep") from None
+
+    def array(self) -> npt.NDArray[Any]:
+        """In numpy's own format."""
+        try:
+            found = np.lib.format.read_array(self, allow_pickle=False)  # type: ignore[arg-type]
+        except MemoryError:
+            raise
+        except Exception:           # numpy raises many kinds for a head that is none
+            raise ValueError("no array") from None
+        if found.dtype == np.bool_ and found.size and found.view(np.uint8).max() > 1:
+            raise ValueError("a truth is neither 0 nor 1")
+        return found
+
+    def examples(self, paths: Sequence[Path]) -> list[Examples]:
+        """Of each of the files, which the child has read."""
+        self.allow(gate.memory_for(paths))
+        said = self.said()
+        match said:
+            case list() if len(said) == len(paths):
+                return [self._example(names) for names in said]
+        raise ValueError("an answer is about other files")
+
+    def _example(self, names: Any) -> Examples:
+        match names:
+            case [list(), list()]:
+                inputs, targets = ({str(name): self.array() for name in part} for part in names)
+                return Examples(inputs, targets, self.array())
+        raise ValueError("an answer does not say which arrays follow")
+
+
 @contextmanager
-def _child(*arguments: str, timeout_s: float = PATIENCE_S, allowed: Sandbox | None = None) -> Iterator[IO[bytes]]:
+def _child(*arguments: str, timeout_s: float = PATIENCE_S, allowed: Sandbox | None = None,
+           said: bytes = b"") -> Iterator[Answer]:
     """The answer of a child process that does this work, without its first line, which reports success.
 
-    allowed: what it may have, for work with others' code, on a system that can keep the rest from it.
+    allowed: what it may have, for work with others' code, on a system that can keep the rest from it. said: what it is told
+    besides.
     """
     environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1",
                    **as_parent()}
     command = [sys.executable, "-P", "-m", __name__, *arguments]
     child = subprocess.Popen(
         command if allowed is None or sandbox.lacking() is not None else sandbox.command(allowed, command),
-        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     over = threading.Event()
 
     def stop() -> None:
         over.set()
-        child.kill()
+        end_now(child)
 
     alarm = threading.Timer(timeout_s, stop)
     alarm.start()
-    with child, child.stdout as answer:  # type: ignore[union-attr]
-        try:
-            _raise_if_it_failed(json.loads(answer.readline()))
-            yield answer
-        except ValueError:
-            if over.is_set():
-                raise SetupError(f"reading the rows at {arguments[-1]} took longer than the {timeout_s:g} s that one plan "
-                                 "may take here, and was stopped: does the recipe end?") from None
-            by_hand = shlex.join(["python", "-m", "validation.encoding", *arguments])
-            raise SetupError(f"the process that reads the rows at {arguments[-1]} ended without an answer; is there enough "
-                             f"memory? '{by_hand}' runs it by hand") from None
-        finally:
-            alarm.cancel()
+    try:
+        with suppress(BrokenPipeError), child.stdin as told:  # type: ignore[union-attr]
+            told.write(said)
+        answer = Answer(child.stdout)  # type: ignore[arg-type]
+        raise_if_it_failed(answer.said())
+        yield answer
+    except ValueError:
+        if over.is_set():
+            raise SetupError(f"reading the rows at {arguments[-1]} took longer than the {timeout_s:g} s that one plan "
+                             "may take here, and was stopped: does the recipe end?") from None
+        by_hand = shlex.join(["python", "-m", "validation.encoding", *arguments])
+        raise SetupError(f"the process that reads the rows at {arguments[-1]} ended without an answer; is there enough "
+                         f"memory? '{by_hand}' runs it by hand") from None
+    finally:
+        alarm.cancel()
+        end_now(child)
+        child.stdout.close()  # type: ignore[union-attr]
+        child.wait()
 
 
-def _read_examples(names: list[list[str]], arrays: _Pipe) -> Examples:
-    inputs, targets = ({name: np.lib.format.read_array(arrays, allow_pickle=False) for name in part} for part in names)
-    return Examples(inputs, targets, np.lib.format.read_array(arrays, allow_pickle=False))
-
-
-class _Pipe:
-    """Keeps numpy from asking for the position in the file, which a pipe does not have."""
-
-    def __init__(self, stream: IO[bytes]):
-        self.read, self.write = stream.read, stream.write
-
-
-def _raise_if_it_failed(said: dict[str, str]) -> None:
+def raise_if_it_failed(said: Any) -> None:
+    """Raise what a child says that it has raised, on one line; ValueError if it says nothing that is known."""
     match said:
         case {"error": "MemoryError"}:
             raise MemoryError
         case {"error": str(kind), "message": str(message)} if kind in _ERRORS:
-            raise _ERRORS[kind](message)
-        case {"error": _}:
-            raise ValueError
+            raise _ERRORS[kind](one_line(message)[:_LONG])
+        case dict() if "error" not in said:
+            return
+    raise ValueError
 
 
 def _main(what: str, *arguments: str) -> None:
     """The child process. It writes only the answer on any stream; even output of C code is suppressed."""
     end_with_parent()
-    gate.limited_by([Path(path) for path in arguments[2 if what == "encode" else 1:]])
+    if what == "encode":
+        sandbox.stay_alone()
+    gate.limited_by([Path(path) for path in arguments[{"encode": 2, "declared": 0}.get(what, 1):]])
     with os.fdopen(os.dup(1), "wb") as answer:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
@@ -279,12 +360,15 @@ def _main(what: str, *arguments: str) -> None:
             answer.write(json.dumps([[list(one.inputs), list(one.targets)] for one in found]).encode() + b"\n")
             arrays = [array for one in found for array in (*one.inputs.values(), *one.targets.values(), one.counts_N)]
         for array in arrays:
-            np.lib.format.write_array(_Pipe(answer), array, allow_pickle=False)
+            np.lib.format.write_array(_Pipe(answer), array, allow_pickle=False)  # type: ignore[arg-type]
 
 
 def _found(what: str, *arguments: str) -> Any:
     if what == "encode":
         return _encoded(*arguments)
+    if what == "declared":
+        recipe = recipe_of(parse(Described, sys.stdin.buffer.read(), "what is said of the rows"), "", None)
+        return [encode(Path(path), recipe, Path()) for path in arguments]
     first, *paths = arguments
     if what == "picture":
         return [picture(Path(path)) for path in paths]
@@ -296,6 +380,13 @@ def _found(what: str, *arguments: str) -> Any:
 def _encoded(recipe: str, digest: str, *paths: str) -> list[Examples]:
     agreed = load_recipe(Path(recipe), digest)
     return [encode(Path(path), agreed, Path(recipe)) for path in paths]
+
+
+class _Pipe:
+    """Keeps numpy from asking for the position in the file, which a pipe does not have."""
+
+    def __init__(self, stream: IO[bytes]):
+        self.write = stream.write
 
 
 if __name__ == "__main__":

@@ -62,6 +62,11 @@ class Declared:
     """By what the task calls them."""
 
     @property
+    def is_whole(self) -> bool:
+        """Whether rows are encoded by these values alone, with no line of the recipe's code."""
+        return self.columns is not None and bool(self.targets)
+
+    @property
     def target_columns(self) -> tuple[Truth | Category, ...]:
         """The targets as columns are said: a list of values, or a number of which nothing more is said."""
         return tuple(Truth(column=one.column, missing=False) if one.values is None else

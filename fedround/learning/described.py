@@ -47,8 +47,8 @@ def described(recipe: Recipe) -> bytes:
                      foreign=recipe.foreign).model_dump_json().encode()
 
 
-def recipe_of(said: Described, digest: str, apart: Apart) -> Recipe:
-    """The recipe of this digest, whose code runs elsewhere. Trees have no code of their own, and grow here."""
+def recipe_of(said: Described, digest: str, apart: Apart | None) -> Recipe:
+    """The recipe of this digest, whose code runs elsewhere; None: nowhere. Trees have no code of their own, and grow here."""
     targets = {one.name: Target(one.column, one.values) for one in said.targets}
     return Recipe(said.name, digest, _not_here if said.trees is None else builder_of(said.trees, said.task), _not_here,
                   said.task, _not_here, Declared(said.columns, targets), None, said.trees, said.foreign,

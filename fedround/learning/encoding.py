@@ -52,7 +52,7 @@ def encode(frame: pd.DataFrame, recipe: Recipe, loaded_anew: Callable[[], Recipe
     Raises ContractError, which quotes no value, if a row's encoding depends on the other rows, or if no row can be encoded;
     MemoryError.
     """
-    if recipe.declared.columns is not None and recipe.declared.targets:
+    if recipe.declared.is_whole and recipe.declared.columns is not None:
         return _declared(frame, recipe, recipe.declared.columns)
     alike = by_types(frame)
     found = _encoded(alike, recipe, _in_order)

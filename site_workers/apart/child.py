@@ -7,7 +7,6 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from functools import cache
 
 from fedround import sandbox
 from fedround.errors import Cancelled, ContractError, SetupError
+from fedround.parent import end_now
 from fedround.sandbox import Sandbox
 from fedround.spoken import one_line, visible
 from site_workers.apart import wire
@@ -156,9 +156,7 @@ def _starter(process: int) -> ThreadPoolExecutor:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    for end in (lambda: os.killpg(process.pid, signal.SIGKILL), process.kill):
-        with suppress(ProcessLookupError, PermissionError):
-            end()
+    end_now(process)
     for stream in (process.stdin, process.stdout):
         stream.close()  # type: ignore[union-attr]
     process.wait()

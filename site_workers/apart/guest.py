@@ -29,7 +29,7 @@ _HELD = 2
 
 def main(path: str, digest: str, threads: str) -> None:
     """Answer until nobody asks any more."""
-    sandbox.stay_alone()            # before anything is imported that has threads: they would not be held by it
+    sandbox.stay_alone()
     asked, answer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from fedround.parent import as_parent
+from fedround.parent import as_parent, end_now
 
 PATIENCE_S = 60.0      # never waited for, unless a test fails
 CHILD = """
@@ -23,7 +23,7 @@ time.sleep(3600)
 """
 PARENT = f"""
 import os, subprocess, sys
-from fedround.parent import as_parent
+from fedround.parent import as_parent, end_now
 child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], env={{**os.environ, **as_parent()}}, stdout=subprocess.PIPE)
 child.stdout.readline()
 print(child.pid, flush=True)
@@ -60,3 +60,16 @@ def test_a_child_finds_the_libraries_of_an_interpreter_that_needs_to_be_told(mon
     assert as_parent() == {"FEDROUND_PARENT": str(os.getpid())}
     monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/python/lib")
     assert as_parent()["LD_LIBRARY_PATH"] == "/opt/python/lib"
+
+
+def test_a_child_ends_with_all_that_it_has_started() -> None:
+    """They may hold the line on which somebody waits for an answer."""
+    child = subprocess.Popen(["/bin/sh", "-c", "sleep 3600 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True)
+    assert child.stdout is not None
+    other = psutil.Process(int(child.stdout.readline()))
+    end_now(child)
+    assert child.stdout.read() == b""
+    child.wait()
+    psutil.wait_procs([other], PATIENCE_S)
+    assert not other.is_running() or other.status() == psutil.STATUS_ZOMBIE
+    end_now(child)
