@@ -25,6 +25,7 @@ import io
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -97,6 +98,43 @@ def make_folders(folder: Path, mode: int = 0o777) -> None:
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
     sync_folder(folder.parent)
+
+
+@contextmanager
+def others_folder(prefix: str) -> Iterator[Path]:
+    """A folder in which a program of others works: in the end all of it is removed (`remove_whole`), when that has ended."""
+    made = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield made
+    finally:
+        remove_whole(made)
+
+
+def remove_whole(folder: Path) -> None:
+    """Remove a folder with all below it, also where somebody does not want it: no path is too deep, no folder is closed, no
+    link is followed. Raises OSError if that cannot be, as where files are made there meanwhile.
+    """
+    token, number = secrets.token_hex(8), 0
+    while entries := _listed(folder):
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+                continue
+            for below in _listed(entry.path):
+                if below.is_dir(follow_symlinks=False):         # becomes a neighbour, so that no path gets longer
+                    os.chmod(below.path, 0o700)
+                    os.rename(below.path, folder / f"{token}-{number}")
+                    number += 1
+                else:
+                    os.unlink(below.path)
+            os.rmdir(entry.path)
+    os.rmdir(folder)
+
+
+def _listed(folder: Path | str) -> list[os.DirEntry[str]]:
+    os.chmod(folder, 0o700)
+    with os.scandir(folder) as found:
+        return list(found)
 
 
 def keep_private(folder: Path) -> None:

@@ -163,11 +163,16 @@ _WORK: dict[str, Callable[[Site, Order, Exchange, Grant, Stop], Said | Refusal]]
 
 
 def said_of(found: Exchange, step: Step, digest: bytes, count: int) -> npt.NDArray[np.uint8]:
-    """What the peer said of each common customer, (N,). Raises TrustError if it found others than this site."""
+    """What the peer said of each common customer, (N,). Raises TrustError if it found others than this site, or if it told
+    what no label or score can be.
+    """
     said = found.received(step)
     if said[:_DIGEST] != digest or len(said) != _DIGEST + count:
         raise TrustError(f"exchange {found.link[:16]}: '{found.peer}' tells {step} of other customers than both have")
-    return np.frombuffer(said[_DIGEST:], np.uint8)
+    told_N = np.frombuffer(said[_DIGEST:], np.uint8)
+    if not (np.isin(told_N.view(np.int8), (UNTOLD, 0, 1)) if step == "labels" else told_N < found.asks.levels).all():
+        raise TrustError(f"exchange {found.link[:16]}: '{found.peer}' tells {step} that there are not")
+    return told_N
 
 
 def _customers(site: Site, order: Order, found: Exchange, grant: Grant) -> list[str]:

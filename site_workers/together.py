@@ -6,6 +6,7 @@ Whose score is not here yet is asked for by another exchange; a customer whom th
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from site_workers.grants import Grant
 from site_workers.joining import floats, said_of
 from site_workers.rows import read_columns
 from site_workers.site import Site
+
+log = logging.getLogger("fedround.site")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,10 @@ def predict(site: Site, peer: str, purpose: str, rows: Path) -> Together:
     known, asked = _scores(learnt, grant), {*learnt.sent}
     for later in made:
         if (later.asks.learnt, later.asks.levels) == (learnt.link, learnt.asks.levels):
-            known, asked = {**_scores(later, grant), **known}, asked | {*later.sent}
+            try:
+                known, asked = {**_scores(later, grant), **known}, asked | {*later.sent}
+            except TrustError as error:     # what one exchange spoilt, another may bring
+                log.warning("%s; its scores are left out: 'fedround join --score --anew' brings others", error)
     if unknown := sorted({*customers} - asked - {""}):
         want(site, grant, unknown)
         raise SetupError(f"scores of {len(unknown)} customers at {rows} were never asked for; it is written down whose. Ask "

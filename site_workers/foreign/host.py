@@ -17,20 +17,21 @@ import json
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from fedround import codec, sandbox
 from fedround.codec import Tensors
 from fedround.errors import Cancelled, CodecError, ContractError, SetupError
+from fedround.files import others_folder
 from fedround.learning.foreign.spec import Foreign
+from fedround.parent import end_now
 from fedround.sandbox import Sandbox
 from infra.settings import ForeignSettings
 from site_workers.foreign import guest
@@ -117,8 +118,8 @@ def _running(site: Site, task: dict[str, object], base: Tensors, cancelled: Call
              seconds: float) -> Iterator[bytes]:
     """The client's answer, unread, no longer than it may be."""
     (client, settings), limits = _agreed(site), site.policy.limits
-    with tempfile.TemporaryDirectory(prefix="fedround-client-") as made:
-        code, scratch = Path(made) / "code", Path(made) / "scratch"
+    with others_folder("fedround-client-") as made:
+        code, scratch = made / "code", made / "scratch"
         scratch.mkdir()
         for name, body in _verified(client, site.folder / settings.folder).items():     # what was verified is what runs
             (code / name).parent.mkdir(parents=True, exist_ok=True)
@@ -161,6 +162,8 @@ def _ask(command: list[str], environment: dict[str, str], scratch: Path, task: d
         raise ContractError(f"the client was not done in {seconds:g} s")
     if ended.why == "disk":
         raise ContractError("the client was ended, because half of the free space of the disk was used up meanwhile")
+    if ended.why == "watch":
+        raise ContractError("the client was ended, because it could not be watched; the lines above say why")
     if child.returncode != 0 and not body:
         raise ContractError(f"the client ended without an answer (exit {child.returncode}): {prints} has what it printed")
     return body
@@ -180,12 +183,19 @@ class _Watch:
         self._thread.start()
 
     def _look(self) -> None:
+        try:
+            self._watch()
+        except Exception:
+            log.exception("the client cannot be watched any more")
+            self.why = "watch"
+        if self.why is not None:
+            end_now(self._child)
+
+    def _watch(self) -> None:
         while self.why is None and not self._over.wait(_LOOK_S):
             self._left_s -= _LOOK_S
             full = shutil.disk_usage(self._disk).free < self._least_free
             self.why = "cancelled" if self._cancelled() else "time" if self._left_s <= 0 else "disk" if full else None
-        if self.why is not None:
-            self._end()
 
     def stop(self) -> None:
         """It has said all that it will."""
@@ -195,13 +205,8 @@ class _Watch:
             if os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                 break
             time.sleep(_LOOK_S / _LOOKS)
-        self._end()
+        end_now(self._child)
         self._child.wait()
-
-    def _end(self) -> None:
-        for end in (lambda: os.killpg(self._child.pid, signal.SIGKILL), self._child.kill):
-            with suppress(ProcessLookupError):
-                end()
 
 
 def _keep(told: IO[bytes], prints: Path) -> None:

@@ -124,3 +124,29 @@ def test_no_file_is_a_version_too(tmp_path: Path):
     assert files.version_of(path) == files.version_of(path / "below") == ()
     path.touch()
     assert files.version_of(path) != ()
+
+
+def test_a_folder_is_removed_however_deep_and_no_link_of_it_is_followed(tmp_path):
+    kept, folder, here = tmp_path / "kept", tmp_path / "folder", os.getcwd()
+    kept.mkdir()
+    (kept / "file").write_text("stays")
+    kept.chmod(0o500)
+    folder.mkdir()
+    (folder / "to a folder").symlink_to(kept)
+    (folder / "to a file").symlink_to(kept / "file")
+    (folder / "to nothing").symlink_to("nothing")
+    os.mkfifo(folder / "line")
+    os.chdir(folder)
+    try:
+        for _ in range(1200):
+            os.mkdir("d")
+            os.chdir("d")
+            os.symlink(kept, "link")
+        os.chdir(folder)
+        os.chmod("d/d", 0)
+    finally:
+        os.chdir(here)
+    files.remove_whole(folder)
+    assert not folder.exists()
+    assert (kept / "file").read_text() == "stays"
+    assert kept.stat().st_mode & 0o777 == 0o500

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -231,6 +232,36 @@ def test_attack_a_client_that_fills_the_disk_is_ended(standing, tmp_path, monkey
     monkeypatch.setattr(host.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free, 400)))
     with pytest.raises(ContractError, match="half of the free space"):
         trained(standing.site("north"), tmp_path, "import time\ndef train(p, s): time.sleep(3600)")
+
+
+def test_attack_a_client_that_nobody_can_watch_is_ended(standing, tmp_path, monkeypatch):
+    """Whatever goes wrong for who watches it, the time does not go on for ever."""
+    free = iter([1000])
+    monkeypatch.setattr(host.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
+    with pytest.raises(ContractError, match="could not be watched"):
+        trained(standing.site("north"), tmp_path, "import time\ndef train(p, s): time.sleep(3600)")
+
+
+DEEP = """
+import os
+def train(p, s):
+    os.symlink("/etc", "link")
+    os.mkdir("closed", 0)
+    for _ in range(1500):
+        os.mkdir("d"); os.chdir("d")
+        open("file", "w").close()
+    return p
+"""
+
+
+def test_attack_what_a_client_leaves_behind_is_removed(standing, tmp_path, monkeypatch):
+    """A folder too deep for a path would stay on the disk, one more each round, and each round would fail."""
+    places = tmp_path / "places"
+    places.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(places))
+    found = trained(standing.site("north"), tmp_path, DEEP)
+    assert all(np.array_equal(found[name], array) for name, array in BASE.items())
+    assert list(places.iterdir()) == []
 
 
 def test_a_cancelled_round_ends_it(standing, tmp_path):

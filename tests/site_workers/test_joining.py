@@ -390,6 +390,36 @@ def test_attack_what_is_relayed_by_another_hand_is_not_believed(again):
         found.sealed(b"my ids", "0" * 64)
 
 
+def test_attack_labels_that_there_are_not_are_not_learnt_from(again, monkeypatch):
+    """A hundred kinds of them would take a hundred times as long, while a model is fitted and nobody can stop it."""
+    monkeypatch.setattr(joining.labels, "told", lambda label_N, *_: np.arange(len(label_N), dtype=np.int8) % 100)
+    planned = again.until("scores")
+    with pytest.raises(TrustError, match="'bank' tells labels that there are not"):
+        again.answer(SHOP, planned)
+
+
+@pytest.mark.parametrize("lie", [np.full(30, 64), np.zeros(29)], ids=["beyond the levels", "of others"])
+def test_attack_scores_that_do_not_hold_spoil_their_own_exchange_and_no_other(done, tmp_path, monkeypatch, caplog, lie):
+    made, bank = copied(done, tmp_path), customers()[0]
+    for name in (BANK, SHOP):
+        made.policy(name, times=3)
+    new = tmp_path / "new.parquet"
+    bank.iloc[450:480].drop(columns="default").to_parquet(new)
+    held = made.root / "data" / BANK / "validation.parquet"
+    before = together.predict(made.site(BANK), SHOP, "credit-risk", held)
+    wanted = REQUEST.model_copy(update={"score": True})
+    for lies in (True, False):
+        with pytest.raises(SetupError, match="scores of 30 customers"):
+            together.predict(made.site(BANK), SHOP, "credit-risk", new)
+        with monkeypatch.context() as patch:
+            if lies:
+                patch.setattr(joining.learners, "scores", lambda *_: lie.astype(np.uint8))
+            made.whole(wanted.model_copy(update={"anew": not lies}))
+        assert np.array_equal(together.predict(made.site(BANK), SHOP, "credit-risk", held).chance_N, before.chance_N)
+        assert "its scores are left out" in caplog.text
+    assert np.isfinite(together.predict(made.site(BANK), SHOP, "credit-risk", new).chance_N).all()
+
+
 def test_a_step_of_another_exchange_is_not_taken_for_one_of_this(again):
     planned = again.until("matched")
     asks = planned.plan.asks.model_copy(update={"levels": 8})
