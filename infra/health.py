@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -51,7 +52,11 @@ def serve(trouble: Trouble, numbers: Numbers) -> ThreadingHTTPServer:
 
         def do_GET(self) -> None:
             if self.path == "/healthz":
-                problem = trouble()
+                try:
+                    problem = trouble()
+                except Exception:
+                    log.exception("whether the process is in trouble cannot be told")
+                    problem = "whether it is in trouble cannot be told; its log says why"
                 self._say(200 if problem is None else 503, f"{problem or 'ok'}\n".encode())
             elif self.path == "/metrics":
                 self._say(200, as_prometheus(numbers))
@@ -73,12 +78,18 @@ def serve(trouble: Trouble, numbers: Numbers) -> ThreadingHTTPServer:
     try:
         if not host:                    # it would mean every address of this machine
             raise ValueError("no host")
-        server = ThreadingHTTPServer((host, int(port)), Pages)
+        server = _Server((host, int(port)), Pages)
     except (OSError, ValueError, OverflowError) as error:
         raise SetupError(f"cannot listen at {address} ({error}): set {VARIABLE} to host:port, such as 127.0.0.1:9464, or "
                          "unset it") from None
     threading.Thread(target=server.serve_forever, daemon=True, name="health").start()
     return server
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Whoever looks has gone, in most cases: a line of the log, and no traceback on the terminal."""
+        log.info("a look at the health pages did not end: %r", sys.exception())
 
 
 def as_prometheus(numbers: Numbers) -> bytes:
@@ -94,4 +105,6 @@ def as_prometheus(numbers: Numbers) -> bytes:
             (gauge.labels(**number.of) if number.of else gauge).set(number.value)
     except (FedroundError, OSError) as error:
         log.warning("a number cannot be read: %s", error)
+    except Exception:           # whoever looks sees the others
+        log.exception("a number cannot be read")
     return generate_latest(registry)

@@ -105,20 +105,20 @@ def _watch(home: Path, token: str) -> None:
         return
     with _ending(home):
         if _left(home, token):
-            _stop(home)
-            _sweep(home, token)
+            try:
+                _stop(home)
+            finally:
+                _sweep(home, token)
 
 
 def _stop(home: Path) -> None:
-    """What is written down below `home`, in order."""
-    from fedround.errors import FedroundError
+    """What is written down below `home`, in order; what cannot be read there is swept afterwards."""
     from infra.stack import LocalStack
     from infra.stack.processes import stop_recorded
 
-    with suppress(FedroundError, OSError):
-        stop_recorded(home)
-    with suppress(FedroundError, OSError):
-        LocalStack(home).stop()
+    for stop in (lambda: stop_recorded(home), lambda: LocalStack(home).stop()):
+        with suppress(Exception):
+            stop()
 
 
 def _sweep(home: Path, token: str) -> None:
@@ -128,7 +128,7 @@ def _sweep(home: Path, token: str) -> None:
         left = _left(home, token)
         gone = 0 if left else gone + 1
         for pid in left:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGTERM if time.monotonic() - began < _GENTLY_S else signal.SIGKILL)
         time.sleep(_LOOK_S)
 

@@ -10,10 +10,12 @@ from fedround.errors import FedroundError
 from fedround.privacy import ledger
 from fedround.privacy.units import Unit
 from infra.health import Number, log
+from infra.settings import load_toml
 from infra.stores import Traffic
 from site_workers import outbox
 from site_workers.outcome import Outcome
-from site_workers.site import Site, refreshed
+from site_workers.policy import SitePolicy
+from site_workers.site import Site
 
 Job = Callable[[dict[str, Any], Callable[[], bool]], Outcome]
 
@@ -32,9 +34,8 @@ class SiteNumbers:
         self._budgets: dict[Unit, tuple[float, float]] = {}
 
     def price(self) -> None:
-        """Read the ledger, and price it."""
-        self._site = refreshed(self._site)
-        policy = self._site.policy
+        """Read the ledger, and price it by the policy as it is now."""
+        policy = load_toml(SitePolicy, self._site.folder / "policy.toml")
         book = ledger.read(self._site.settings.data.ledger_file(self._site.folder))
         self._budgets = {unit: (ledger.held(book, policy.delta_dp, unit=unit), bound)
                          for unit, bound in policy.budgets.items()}

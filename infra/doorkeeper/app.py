@@ -120,15 +120,18 @@ def serve(settings: DoorkeeperSettings, folder: Path) -> None:
 
 
 async def _watch(log_of_s3: Tail, fetches: Fetches, coordinator: str, behind: Behind) -> None:
-    """Tell who fetches more models than expected, for as long as the doorkeeper runs."""
+    """Tell who fetches more models than expected, for as long as the doorkeeper runs, whatever goes wrong meanwhile."""
     federation = coordinator.removesuffix("-coordinator")
     while True:
-        for line in log_of_s3.lines():
-            if (found := fetches.add(line)) is not None:
-                identity, models = found
-                log.warning("the S3 credential %s has fetched %d models in a day", identity, models)
-                with suppress(httpx.HTTPError):
-                    await behind.tell(EVENT, resource(federation, identity), {"models": models, "limit": fetches.limit})
+        try:
+            for line in log_of_s3.lines():
+                if (found := fetches.add(line)) is not None:
+                    identity, models = found
+                    log.warning("the S3 credential %s has fetched %d models in a day", identity, models)
+                    with suppress(httpx.HTTPError):
+                        await behind.tell(EVENT, resource(federation, identity), {"models": models, "limit": fetches.limit})
+        except Exception:       # a log that is being moved, or may not be read: the next look may find another
+            log.exception("who fetches models cannot be seen now")
         await anyio.sleep(WATCH_S)
 
 

@@ -73,6 +73,8 @@ class Tail:
             self._at = max(self._at, 0)
             return
         whole = read[:read.rfind(b"\n") + 1]
+        if not whole and len(read) == _MOST_READ:       # no line is so long; what a crash left may be
+            whole = read
         self._at += len(whole)
         for line in whole.split(b"\n")[:-1]:
             yield line.decode("ascii", "replace")

@@ -62,6 +62,46 @@ def test_a_log_is_read_from_its_end_line_by_line_and_on_in_the_file_that_takes_i
     assert list(tail.lines()) == ["cut"]
 
 
+def test_a_hole_that_a_crash_left_is_passed(tmp_path: Path):
+    log = tmp_path / "s3.log"
+    log.write_text("")
+    tail = Tail(log)
+    list(tail.lines())
+    log.write_bytes(bytes(3 << 20) + b"\nnext\n")
+    assert "next" in [line for _ in range(5) for line in tail.lines()]
+
+
+def test_attack_what_goes_wrong_ends_no_watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog):
+    """A log that may not be read for a while, an answer that is none: who fetches models is told afterwards, too."""
+    monkeypatch.setattr(app, "WATCH_S", 0.0)
+    told, log = [], tmp_path / "s3.log"
+
+    class Behind:
+        async def tell(self, *said) -> None:
+            told.append(said)
+            if len(told) == 1:
+                raise ValueError("no JSON")
+
+    async def watch() -> None:
+        with anyio.fail_after(100):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(app._watch, Tail(log), Fetches(0), "banks-coordinator", Behind())
+                log.mkdir()
+                while "who fetches models cannot be seen now" not in caplog.text:
+                    await anyio.sleep(0.001)
+                log.rmdir()
+                for number, who in enumerate(("AKIA1", "AKIA2"), 1):
+                    await anyio.sleep(0.01)
+                    with log.open("a") as file:
+                        file.write(line(1, who=who) + "\n")
+                    while len(told) < number:
+                        await anyio.sleep(0.001)
+                tasks.cancel_scope.cancel()
+
+    anyio.run(watch)
+    assert len(told) == 2
+
+
 class AnyBucket(BaseHTTPRequestHandler):
     """Whatever is asked for is there."""
 

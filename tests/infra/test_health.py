@@ -105,6 +105,33 @@ def test_what_cannot_be_read_is_left_out():
     assert numbers_at(health.as_prometheus(numbers).decode()) == {("fedround_first",): 1}
 
 
+def test_attack_what_goes_wrong_with_one_number_hides_no_other_and_ends_no_page(address: str):
+    def trouble() -> str | None:
+        raise KeyError("x")
+
+    def numbers() -> Iterator[Number]:
+        yield Number("fedround_first", "Says it.", 1)
+        yield Number("fedround_first", "Says it.", 2, {"run": "other labels"})
+
+    server = health.serve(trouble, numbers)
+    try:
+        for _ in range(2):
+            assert look(address, "/healthz") == (503, "whether it is in trouble cannot be told; its log says why\n")
+            assert numbers_at(look(address, "/metrics")[1]) == {("fedround_first",): 1}
+    finally:
+        closed(server)
+
+
+def test_who_looks_at_the_budget_runs_no_recipe(federation: SmallFederation, monkeypatch: pytest.MonkeyPatch):
+    """A policy that was changed would have it run in a second process, which nobody ends."""
+    site = federation.site("north")
+    numbers, path = SiteNumbers(site, Traffic()), site.folder / "policy.toml"
+    save_toml(load_toml(SitePolicy, path).model_copy(update={"max_epsilon": 7.5}), path, "less")
+    monkeypatch.setattr("site_workers.site.opened", None)
+    numbers.price()
+    assert numbers_at(health.as_prometheus(numbers).decode())["fedround_epsilon_limit", "record"] == 7.5
+
+
 def test_a_sites_and_the_coordinators_numbers_follow_a_round(federation: SmallFederation):
     site = federation.site("north")
     site = replace(site, store=Metered(site.store, traffic := Traffic()))

@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from infra import watcher
+
 PATIENCE_S = 120.0      # never waited for, unless a test fails
 COMMAND = """
 import subprocess, sys, time
@@ -98,3 +100,15 @@ def test_what_is_to_live_on_lives_on(begin: Callable[..., subprocess.Popen[bytes
     second.wait()
     wait_until(lambda: len(of(tmp_path)) <= 4)
     assert {process.pid for process in of(tmp_path)} == kept, "one that has begun nothing leaves them as they are"
+
+
+def test_what_is_written_down_and_cannot_be_read_saves_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    swept = []
+    monkeypatch.setattr(watcher, "_left", lambda *_: [1])
+    monkeypatch.setattr(watcher, "_sweep", lambda *_: swept.append(1))
+    monkeypatch.setattr("infra.stack.processes.stop_recorded", lambda home: {}["no such key"])
+    monkeypatch.setattr("infra.stack.LocalStack.stop", lambda self: int("no number"))
+    with monkeypatch.context() as patch, open(os.devnull, "rb") as closed:
+        patch.setattr(sys, "stdin", closed)
+        watcher._watch(tmp_path, "token")
+    assert swept == [1]
