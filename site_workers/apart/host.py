@@ -26,7 +26,7 @@ from fedround.learning.examples import Examples, Form
 from fedround.learning.parts import Rest, Schemas
 from fedround.learning.recipe import Recipe
 from fedround.learning.spec import LocalTraining, Parts
-from fedround.learning.tasks import Scored
+from fedround.learning.tasks import CLASSIFY, Scored, Task
 from fedround.learning.union.spec import UnionStep
 from fedround.sandbox import Sandbox
 from fedround.spoken import one_line
@@ -37,8 +37,6 @@ from site_workers.apart.wire import Array, Forms, Said
 from site_workers.policy import Limits
 
 _NOTE, _NOTES = 300, 20
-_SCORED, _LEAST_SCORED = 64, 64 << 20
-"""What scores may take: so many times the rows' memory, or so many bytes."""
 _ANY = 604_800
 """Seconds of processor time: time is watched from outside."""
 
@@ -51,6 +49,7 @@ class Host:
         self._file, self._digest, self._limits, self._device = file, digest, limits, device
         self._child: Child | None = None
         self._name = file.name
+        self._task: Task = CLASSIFY
         self._held: list[tuple[int, Examples]] = []
         self._keys = 0
         self._watch: Callable[[], bool] = lambda: False
@@ -59,7 +58,7 @@ class Host:
         """What the file says. Raises ContractError as `load_recipe` does, and if it does not end in the time of one plan."""
         told, _ = self._ask("describe", returns=())
         said = parse(Described, str(told.get("described", "")), f"recipe {self._file.name}")
-        self._name = said.name
+        self._name, self._task = said.name, said.task
         if said.trees is not None:
             self.rest()                 # nothing more will be asked
         return recipe_of(said, self._digest, self)
@@ -120,27 +119,14 @@ class Host:
         return tuple(one_line(str(note))[:_NOTE] for note in notes[:_NOTES]), float(number)
 
     def scored(self, tensors: Tensors, examples: Examples) -> tuple[Scored, Bools]:
-        """As `Apart`: numbers of as many rows as are said to count, which are some of those that count."""
-        (names, arrays), most = wire.named(tensors), max(_LEAST_SCORED, _SCORED * wire.size_of(wire.forms(
-            wire.of_examples(examples)[1])))
-
-        def wanted(told: Said) -> Forms:
-            found = wire.forms_of(told)
-            if not found or found[-1] != ("bool", (len(examples),)) or wire.size_of(found) > most or any(
-                    not shape or shape[0] > len(examples) for _, shape in found):
-                raise ValueError("other numbers than scores of these rows")
-            return found
-
-        told, found = self._ask("scored", {"names": names, "rows": self._hold(examples)}, arrays, returns=wanted)
+        """As `Apart`: what the task says of a row, of all that are said to count, which are some of those that count."""
+        names, arrays = wire.named(tensors)
+        told, found = self._ask("scored", {"names": names, "rows": self._hold(examples)}, arrays,
+                                returns=lambda told: _of_scores(self._task, told, len(examples)))
         *numbers, counts_N = found
-        said = told.get("names")
-        if not isinstance(said, list) or len(said) != len(numbers) or "score" not in said or (
-                counts_N & ~examples.counts_N).any() or any(len(part) != counts_N.sum() for part in numbers):
+        if (counts_N & ~examples.counts_N).any() or len(numbers[0]) != counts_N.sum():
             raise self._odd()
-        scored = Scored(dict(zip(map(str, said), numbers, strict=True)))
-        if scored["score"].ndim != 1:
-            raise self._odd()
-        return scored, counts_N
+        return Scored(dict(zip(told["names"], numbers, strict=True))), counts_N
 
     @contextmanager
     def gradients(self, sought: Sought) -> Iterator[GradientSums]:
@@ -227,6 +213,15 @@ class _Sums:
         """As `GradientSums`."""
         _, found = self._host._ask("kept", returns=[("float32", array.shape) for array in self._buffers.values()])
         return dict(zip(self._buffers, found, strict=True))
+
+
+def _of_scores(task: Task, told: Said, rows: int) -> Forms:
+    """The form of what the task says of some of so many rows, and of which rows these are. Raises ValueError for others."""
+    said, names = {one.name: one for one in task.scored_shapes}, told.get("names")
+    (_, shape), *_ = wire.forms_of(told)
+    if not isinstance(names, list) or sorted(map(str, names)) != sorted(said) or not shape or shape[0] > rows:
+        raise ValueError("other numbers than the task's")
+    return [*((said[name].dtype, (shape[0], *said[name].shape)) for name in names), ("bool", (rows,))]
 
 
 def _is_short(total_D: Int64, units: int, bound: Bound) -> bool:

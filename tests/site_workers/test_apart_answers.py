@@ -283,9 +283,10 @@ def scores_of(numbers: dict[str, np.ndarray], counts_N: np.ndarray, host: Host, 
     def call(said: dict, arrays: object, wanted: object, *_: object) -> tuple[dict, list[np.ndarray]]:
         if said["do"] == "hold":
             return {}, []
-        arrays = [*numbers.values(), counts_N]
-        wanted({"arrays": wire.forms(arrays)})
-        return {"names": list(numbers)}, arrays
+        arrays, told = [*numbers.values(), counts_N], {"names": list(numbers)}
+        if list(wanted({**told, "arrays": wire.forms(arrays)})) != wire.forms(arrays):
+            raise ValueError("other arrays than were asked for")
+        return told, arrays
 
     host._child = SimpleNamespace(call=call, end=SimpleNamespace(alive=True))
     host.rest = lambda: None
@@ -293,22 +294,26 @@ def scores_of(numbers: dict[str, np.ndarray], counts_N: np.ndarray, host: Host, 
 
 
 def test_attack_scores_of_other_rows(tmp_path):
-    counts_N = np.ones(60, bool)
-    score_N = np.linspace(0, 1, 60)
-    host = hosted(tmp_path, RECIPE)
-    assert len(scores_of({"score": score_N}, counts_N, host)[0]) == 60
-    host = hosted(tmp_path, RECIPE)
-    for numbers, counts in (({"score": score_N[:-1]}, counts_N), ({"other": score_N}, counts_N),
-                            ({"score": score_N}, counts_N[:-1]), ({"score": np.zeros(61)}, counts_N), ({}, counts_N),
-                            ({"score": np.array(1.0)}, counts_N), ({"score": np.zeros((60, 1 << 20))}, counts_N),
-                            ({"score": np.zeros((60, 60)), "truth": np.zeros((60, 60))}, counts_N)):
+    counts_N, score_N, truth_N = np.ones(60, bool), np.linspace(0, 1, 60), np.zeros(60, np.int64)
+    good = {"score": score_N, "truth": truth_N}
+    assert len(scores_of(good, counts_N, hosted(tmp_path, RECIPE))[0]) == 60
+    assert len(scores_of(dict(reversed(good.items())), counts_N, hosted(tmp_path, RECIPE))[0]) == 60
+    for numbers, counts in ((good | {"score": score_N[:-1]}, counts_N), (good | {"other": score_N}, counts_N),
+                            (good, counts_N[:-1]), ({name: part[:-1] for name, part in good.items()}, counts_N),
+                            ({"score": np.zeros(61), "truth": np.zeros(61, np.int64)}, counts_N), ({}, counts_N),
+                            ({"score": score_N}, counts_N), (good | {"score": np.array(1.0)}, counts_N),
+                            (good | {"truth": truth_N.astype(np.float64)}, counts_N),
+                            (good | {"score": score_N.astype(np.float32)}, counts_N),
+                            (good | {"score": np.zeros((60, 1))}, counts_N), (good, counts_N.astype(np.int64)),
+                            ({"score": np.zeros((60, 60)), "truth": np.zeros((60, 60), np.int64)}, counts_N)):
         with pytest.raises((ContractError, ValueError)):
-            scores_of(numbers, counts, host)
+            scores_of(numbers, counts, hosted(tmp_path, RECIPE))
 
 
 def test_attack_a_row_that_counts_for_nothing_is_said_to_count(tmp_path):
     without = np.arange(60) != 3
     host, rows = hosted(tmp_path, RECIPE), Examples(ROWS.inputs, ROWS.targets, without)
-    assert len(scores_of({"score": np.zeros(59)}, without, host, rows)[0]) == 59
+    good = {"score": np.zeros(59), "truth": np.zeros(59, np.int64)}
+    assert len(scores_of(good, without, host, rows)[0]) == 59
     with pytest.raises(ContractError):
-        scores_of({"score": np.zeros(60)}, np.ones(60, bool), hosted(tmp_path, RECIPE), rows)
+        scores_of({"score": np.zeros(60), "truth": np.zeros(60, np.int64)}, np.ones(60, bool), hosted(tmp_path, RECIPE), rows)

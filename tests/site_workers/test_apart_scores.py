@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fedround.errors import ContractError
+from fedround.learning.examples import Shape, shapes
 from fedround.learning.tasks import Classify, Count, Kind, Maximise, NextToken, Regress, Scored, Several, Survive, Tag
 from fedround.privacy.noise import stream
 from fedround.statistics import Decisions, Importance, Levels, LocalEvaluation, MadeOf
@@ -55,6 +56,20 @@ class Lying:
 
     def replaced(self, public_KP, places, key):
         return self
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind)
+def test_a_task_says_which_numbers_it_has_of_a_row(task):
+    """Where a recipe runs apart, no others are taken: of no other name, kind or length."""
+    import torch
+
+    targets = {name: torch.from_numpy(array) for name, array in task.made_up(N, [Shape("y", "int64", (2,))]).items()}
+    raw = {"tag": (N, 2, 3), "next_token": (N, 2, 5), "survive": (N, 2)}.get(task.kind, (N,))
+    raw = (N, task.classes) if isinstance(task, Classify) and task.classes > 2 else raw
+    outputs = {"a": torch.zeros(N), "b": torch.zeros(N)} if isinstance(task, Several) else torch.zeros(raw)
+    found = {name: part.numpy() for name, part in task.scored(outputs, targets).items()}
+    assert set(shapes(found)) == set(task.scored_shapes)
+    assert {len(part) for part in found.values()} == {N}
 
 
 def asked_of(task):

@@ -189,6 +189,11 @@ class Kind(Value):
         """What `Scored` holds of these rows."""
         raise NotImplementedError
 
+    @property
+    def scored_shapes(self) -> tuple[Shape, ...]:
+        """What `scored` says of a row."""
+        raise NotImplementedError
+
     def answers(self, outputs: Any) -> torch.Tensor:
         """What the model is used for, (B,) or (B, its columns): what a bundle's model gives."""
         raise NotImplementedError

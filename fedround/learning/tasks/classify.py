@@ -140,6 +140,13 @@ class Classify(Binned):
         return {"score": score_B, "truth": (named_B == labels_B).long(), "label": labels_B, "named": named_B,
                 "chance": chance_BC.gather(1, labels_B[:, None])[:, 0]}
 
+    @property
+    def scored_shapes(self) -> tuple[Shape, ...]:
+        """As `Kind`."""
+        more = () if self.classes == 2 else (Shape("label", "int64", ()), Shape("named", "int64", ()),
+                                             Shape("chance", "float64", ()))
+        return Shape("score", "float64", ()), Shape("truth", "int64", ()), *more
+
     def answers(self, outputs: Any) -> torch.Tensor:
         """As `Kind`: the chance of label 1, (B,), or of every label, (B, C)."""
         import torch

@@ -103,6 +103,11 @@ class Count(Summed):
         """The predicted mean as "score", and the number itself as "truth", (B,) each."""
         return {"score": self.answers(outputs.double()), "truth": targets[TARGET].double()}
 
+    @property
+    def scored_shapes(self) -> tuple[Shape, ...]:
+        """As `Kind`."""
+        return Shape("score", "float64", ()), Shape("truth", "float64", ())
+
     def answers(self, outputs: Any) -> torch.Tensor:
         """As `Kind`: the mean."""
         return outputs.clamp(math.log(self.max * SMALLEST), math.log(self.max)).exp()  # type: ignore[no-any-return]

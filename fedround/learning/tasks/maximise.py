@@ -86,6 +86,11 @@ class Maximise(Summed):
         """The number as "score", (B,)."""
         return {"score": self.answers(outputs.double())}
 
+    @property
+    def scored_shapes(self) -> tuple[Shape, ...]:
+        """As `Kind`."""
+        return (Shape("score", "float64", ()),)
+
     def answers(self, outputs: Any) -> torch.Tensor:
         """As `Kind`: the number, within the bounds."""
         return outputs.clamp(*self.bounds)  # type: ignore[no-any-return]

@@ -121,6 +121,11 @@ class Regress(Summed):
         """What is predicted as "score", and the number itself as "truth", (B,) each."""
         return {"score": self.answers(outputs.double()), "truth": targets[TARGET].double()}
 
+    @property
+    def scored_shapes(self) -> tuple[Shape, ...]:
+        """As `Kind`."""
+        return Shape("score", "float64", ()), Shape("truth", "float64", ())
+
     def answers(self, outputs: Any) -> torch.Tensor:
         """As `Kind`: the number, within the bounds."""
         low, high = self.bounds

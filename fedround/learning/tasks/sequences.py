@@ -113,6 +113,11 @@ class _Sequences(Summed):
         right_BL = (outputs.argmax(dim=2) == label_BL) & there_BL
         return {"score": right_BL.sum(dim=1) / places_B.double(), "loss": loss_BL.sum(dim=1) / places_B}
 
+    @property
+    def scored_shapes(self) -> tuple[Shape, ...]:
+        """As `Kind`."""
+        return Shape("score", "float64", ()), Shape("loss", "float64", ())
+
     # -- how good
 
     @property
@@ -169,6 +174,11 @@ class Tag(_Sequences):
         named_BLC = (named_BL[:, :, None] == every_C) & there_BL[:, :, None]
         return {**super().scored(outputs, targets), "hit": (held_BLC & named_BLC).sum(dim=1) / places_B1,
                 "held": held_BLC.sum(dim=1) / places_B1, "named": named_BLC.sum(dim=1) / places_B1}
+
+    @property
+    def scored_shapes(self) -> tuple[Shape, ...]:
+        """As `Kind`."""
+        return *super().scored_shapes, *(Shape(name, "float64", (self.tags,)) for name in ("hit", "held", "named"))
 
     def scored_answers(self, answers: npt.NDArray[np.float32], targets: Arrays) -> Scored:
         """As `Kind`."""

@@ -174,6 +174,14 @@ class Several(Summed):
         return {"score": found[f"{self._main}.score"], **found,
                 **{f"{name}.{KNOWN}": targets[f"{name}.{KNOWN}"] for name in self.may_miss}}
 
+    @property
+    def scored_shapes(self) -> tuple[Shape, ...]:
+        """As `Kind`."""
+        heads = {name: head.scored_shapes for name, head in self._heads}
+        (main,) = (one for one in heads[self._main] if one.name == "score")
+        return (main, *(one._replace(name=f"{name}.{one.name}") for name, own in heads.items() for one in own),
+                *(Shape(f"{name}.{KNOWN}", "int64", ()) for name in self.may_miss))
+
     def _of_head(self, scored: Scored, name: str) -> Scored:
         """What it scores, of all rows."""
         return Scored({key.removeprefix(f"{name}."): part for key, part in scored.numbers.items()

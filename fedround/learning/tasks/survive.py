@@ -138,6 +138,12 @@ class Survive(Binned):
         return {"score": 1 - survival_BK[:, -1], "survival": survival_BK, TIME: targets[TIME].double(), EVENT: targets[EVENT],
                 "truth": torch.from_numpy(self._outcome(numbers))}
 
+    @property
+    def scored_shapes(self) -> tuple[Shape, ...]:
+        """As `Kind`."""
+        return (Shape("score", "float64", ()), Shape("survival", "float64", (len(self.edges),)), Shape(TIME, "float64", ()),
+                Shape(EVENT, "int64", ()), Shape("truth", "int64", ()))
+
     def _outcome(self, targets: Arrays) -> Int64:
         """2k: censored in interval k; 2k + 1: the event in it; 2K: neither by the last edge. (N,)"""
         place_N = np.searchsorted(np.array(self.edges, np.float32), targets[TIME], side="right")
