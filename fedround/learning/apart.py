@@ -81,7 +81,7 @@ class GradientSums(Protocol):
 
 
 class Apart(Protocol):
-    """A recipe's code, elsewhere. All of it raises ContractError or SetupError in words, MemoryError, and Cancelled."""
+    """A recipe's code, elsewhere. All of it raises ContractError in words, MemoryError, and Cancelled."""
 
     def schemas(self, parts: Parts) -> Schemas:
         """As `fedround.learning.recipe.schemas`."""

@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import cache
 
 from fedround import sandbox
-from fedround.errors import Cancelled, ContractError, SetupError
+from fedround.errors import Cancelled, ContractError
 from fedround.parent import end_now
 from fedround.sandbox import Sandbox
 from fedround.spoken import one_line, visible
@@ -58,7 +58,7 @@ class Child:
         """Ask one thing; returns what it says, of which only the form of the arrays was looked at.
 
         wanted: the form that the arrays must have, or ValueError. seconds: after so many it is ended.
-        Raises ContractError or SetupError with its words, MemoryError, Cancelled if `watch` says so, ContractError if it does
+        Raises ContractError with its words, MemoryError, Cancelled if `watch` says so, ContractError if it does
         not answer in that time or form. After an error it has ended.
         """
         line = _Line(self._process, watch, time.monotonic() + seconds)
@@ -91,8 +91,8 @@ class Child:
         kind, words = told["error"], str(told.get("words", ""))[:_WORDS]
         if kind == "MemoryError":
             return MemoryError()
-        if kind in ("ContractError", "SetupError"):
-            return (ContractError if kind == "ContractError" else SetupError)(one_line(words))
+        if kind in ("ContractError", "SetupError"):     # either is its word: such a plan is refused, and counted
+            return ContractError(one_line(words))
         shown = "\n".join(f"  | {line}" for line in visible(words).split("\n"))       # no line of it looks like the log's
         return ContractError(f"recipe '{self._name}': its code raised an error\n{shown}")
 

@@ -24,6 +24,8 @@ from fedround.learning.train import train
 from fedround.learning.trial import made_up, try_out
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, GaussianUpdate
+from fedround.records import Reason
+from site_workers import outbox
 from site_workers.apart import opening
 from site_workers.apart.host import Host
 from tests.apart import LIMITS, NO_TORCH, ROWS, TRAINING, hosted, strict
@@ -200,6 +202,23 @@ def test_attack_a_recipe_that_takes_the_clip_off_is_refused(tmp_path, rows_are_j
     folder = (federation.root / "store" / layout.refusals("north", "spring", 1, 1, "train")).parent
     path = sorted(folder.glob("refusal-*"))[-1]
     assert json.loads(path.read_bytes())["body"]["reason"] == "failed"
+    site.recipe.apart.rest()
+
+
+UNREADY = model('''    import traceback
+    from fedround.errors import SetupError
+    if not any(frame.name == "tried" for frame in traceback.extract_stack()):
+        raise SetupError("this machine has no such device")''')
+
+
+def test_attack_a_recipe_that_says_the_machine_is_not_ready_is_refused_and_counted(tmp_path, rows_are_judged_here):
+    """An error that is mended and asked again would tell a bit of a row each time, and nothing would count them."""
+    federation = make(tmp_path, recipe=UNREADY)
+    planned = federation.plan()
+    strict(federation, "north")
+    site = federation.site("north")
+    assert federation.answer("north", planned, site) == "refusal"
+    assert outbox.refusals(site.safe, frozenset({Reason.FAILED})) == 1
     site.recipe.apart.rest()
 
 

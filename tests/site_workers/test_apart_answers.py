@@ -276,6 +276,9 @@ def test_its_words_are_lines_that_are_no_lines_of_the_log():
         answered(message({"error": "ContractError", "words": "one\ntwo"}))
     with pytest.raises(MemoryError):
         answered(message({"error": "MemoryError"}))
+    for kind in ("SetupError", "Cancelled", "TrustError", ["ContractError"], None, 7):
+        with pytest.raises(ContractError):
+            answered(message({"error": kind, "words": ["x"]}))
 
 
 def scores_of(numbers: dict[str, np.ndarray], counts_N: np.ndarray, host: Host, rows: Examples = ROWS) -> object:
