@@ -53,7 +53,7 @@ UNREADABLE = (StoreUnavailableError, StoreDeniedError)
 """What reading raises if an object is there and the store does not give it out."""
 
 POLL_S, MAX_POLL_S = 0.3, 2.0     # asked often at first: most rounds are short; then less and less
-_MOST_SHARES = 8
+MOST_SHARES = 8
 """One site's answer may take an eighth of the time that is left, and more if fewer sites are waited for."""
 
 T = TypeVar("T")
@@ -288,7 +288,7 @@ def _for_one(coordinator: Coordinator, patience: Patience, waiting: int, traffic
 
     traffic: where it is counted.
     """
-    shared = coordinator.within(patience.share(min(waiting, _MOST_SHARES)))
+    shared = coordinator.within(patience.share(min(waiting, MOST_SHARES)))
     return replace(shared, store=Metered(shared.store, traffic))
 
 

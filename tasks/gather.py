@@ -62,7 +62,7 @@ async def gather(coordinator: Coordinator, planned: Planned, collected: Collecte
     found, why, waiting = dict[str, Signed](), dict[str, str](), {
         name for name, region in regions.items() if decided is None or decided & {*region.members}}
     while waiting:
-        done = await ended(set(waiting))
+        done, unread = await ended(set(waiting)), set[str]()
         late = patience.left_s <= 0
         for name in sorted(waiting):
             try:
@@ -70,6 +70,7 @@ async def gather(coordinator: Coordinator, planned: Planned, collected: Collecte
                                                decided)
             except UNREADABLE as error:
                 why[name] = f"its partial sum cannot be read: {error}"
+                unread.add(name)            # it may be at the next look
                 continue
             except FedroundError as error:
                 why[name] = str(error)
@@ -80,7 +81,7 @@ async def gather(coordinator: Coordinator, planned: Planned, collected: Collecte
                 why.pop(name, None)
             if said is not None and (decided is not None or not collected.admitted.keys() & set(said[0].missing)):
                 waiting.discard(name)
-        waiting -= done
+        waiting -= done - unread
         if late or not waiting:
             break
         await asyncio.sleep(min(_POLL_S, patience.left_s))

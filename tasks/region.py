@@ -34,13 +34,16 @@ from infra.history import read_commit, read_plan_at
 from infra.invitations import RegionInvitation
 from infra.passphrase import passphrase_for
 from infra.settings import RegionSettings, load_toml
-from infra.stores import ObjectStore, open_store, put_first
+from infra.stores import ObjectStore, Patience, open_store, put_first
 from tasks import partial_sums, spool
-from tasks.collect import MAX_POLL_S, POLL_S, UNREADABLE, Collected, Heard, admit, with_part
+from tasks.collect import MAX_POLL_S, MOST_SHARES, POLL_S, UNREADABLE, Collected, Heard, admit, last_look_s, with_part
 from tasks.new_folder import new_folder
 from tasks.plan import Planned
 
 log = logging.getLogger("fedround.region")
+
+AUTHORISE_S = 300.0
+"""How long a region waits for the store until it knows the plan."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ class Post:
     settings: RegionSettings
     identity: Identity
     store: ObjectStore
+
+    def within(self, patience: Patience) -> Post:
+        """The same, which waits for its store no longer than this."""
+        return replace(self, store=self.store.within(patience))
 
 
 @dataclass(frozen=True)
@@ -106,17 +113,19 @@ def serve(post: Post, run: str, number: int, attempt: int, cancelled: Callable[[
     """Wait for the region's members until all have said something or the plan's deadline is over; add up what is admitted,
     sign it, and put it into the store.
 
-    What was signed for the plan stands, unless a member has answered since: then another is signed. Raises Cancelled if it is
-    told to stop before it has signed.
+    What was signed for the plan stands, unless a member has answered since: then another is signed. A store that is slow, or
+    away for a while, is waited for as long as the coordinator does; of that time a member whose answer comes slowly gets its
+    share. Raises Cancelled if it is told to stop before it has signed.
     """
-    order = authorise(post, run, number, attempt)
-    store, asked = post.store, order.region.asked(order.planned.plan.cohort)
+    order = authorise(post.within(Patience(AUTHORISE_S, moved=cancelled)), run, number, attempt)
+    plan, asked = order.planned.plan, order.region.asked(order.planned.plan.cohort)
+    patience = Patience(plan.deadline_s + last_look_s(plan), moved=cancelled)
     heard, begun, pause = Collected(), clock(), POLL_S
     while True:
-        late = clock() - begun >= order.planned.plan.deadline_s
-        before = len(heard.answered)
-        for site in sorted(set(asked) - heard.answered):
-            heard = heard.hearing(site, _admitted(post, order, site))
+        late = clock() - begun >= plan.deadline_s
+        before, waiting = len(heard.answered), sorted(set(asked) - heard.answered)
+        for site in waiting:
+            heard = heard.hearing(site, _admitted(post.within(patience.share(min(len(waiting), MOST_SHARES))), order, site))
         if late or heard.answered >= set(asked):
             break
         if cancelled():
@@ -124,10 +133,11 @@ def serve(post: Post, run: str, number: int, attempt: int, cancelled: Callable[[
         sleep(pause)
         pause = POLL_S if len(heard.answered) > before else min(pause * 1.2, MAX_POLL_S)
     heard = replace(heard, missing=tuple(sorted(set(asked) - heard.answered)))
-    if (slot := order.planned.plan.asks.slot) is not None:
-        heard = with_part(who_dealt(store, post.settings.coordinator, run, order.planned.plan.federation_digest, slot.dealt),
-                          order.planned.plan, heard)
-    standing = partial_sums.newest(store, order.planned, order.region)
+    post = post.within(Patience(last_look_s(plan), moved=cancelled))
+    if (slot := plan.asks.slot) is not None:
+        dealt = who_dealt(post.store, post.settings.coordinator, run, plan.federation_digest, slot.dealt)
+        heard = with_part(dealt, plan, heard)
+    standing = partial_sums.newest(post.store, order.planned, order.region)
     if standing is not None and not set(standing[0].missing) - set(heard.missing):
         return standing[0]
     return _signed(post, order, heard)

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from fedround import codec, layout
-from fedround.errors import ChainError, ContractError, LostError, QuorumError, TrustError
+from fedround.errors import ChainError, ContractError, LostError, QuorumError, StoreUnavailableError, TrustError
 from fedround.records import Commit, PartialSum
 from fedround.signing import Identity, seal, unseal
+from infra.stores import DirectoryStore
 from tasks import gather, partial_sums, region
+from tasks.collect import last_look_s
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned
 from tasks.recompute import Bench
@@ -102,6 +104,39 @@ def test_a_region_that_says_nothing_is_named_and_the_round_goes_on_without_it(fe
     hills, _ = made.regions
     assert (hills.partial, hills.reason) == (None, "its coordinator gave no partial sum in time")
     assert proofs(federation)[1].regions == {"hills": hills.reason, "plains": ""}
+
+
+def test_a_sum_that_cannot_be_read_for_a_moment_is_read_afterwards(federation: SmallFederation, asked: Planned, monkeypatch):
+    """Its region has ended, and time is left: one answer of the store that is none costs nobody the round."""
+    for name in REGIONS:
+        federation.add_up(name, asked)
+    read, failed = partial_sums.newest, set()
+
+    def newest(store, planned, one, *more):
+        if one.name not in failed:
+            failed.add(one.name)
+            raise StoreUnavailableError("the store does not answer")
+        return read(store, planned, one, *more)
+
+    monkeypatch.setattr(partial_sums, "newest", newest)
+    assert {one.site for one in federation.commit(asked).commit.updates} == {*NAMES}
+
+
+def test_a_region_waits_for_a_slow_store_and_gives_no_member_the_time_of_the_others(
+        federation: SmallFederation, asked: Planned, monkeypatch):
+    given = []
+
+    def within(store, patience):
+        given.append(patience.left_s)
+        return store
+
+    monkeypatch.setattr(DirectoryStore, "within", within)
+    federation.add_up("plains", asked)
+    whole = asked.plan.deadline_s + last_look_s(asked.plan)
+    _, *members, last = given
+    assert len(members) == 3
+    assert max(members) <= whole / 3
+    assert last <= last_look_s(asked.plan)
 
 
 def test_without_a_quorum_the_round_fails_with_one_sentence(federation: SmallFederation, asked: Planned):
