@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -40,10 +41,12 @@ from site_workers.site import Site
 log = logging.getLogger("fedround.site")
 
 LOG = "foreign.log"
-"""In the site's folder: what the client printed in its last round. It may quote rows, and never leaves."""
+"""In the site's folder: what the client printed in its last round, as plain text. It may quote rows, and never leaves."""
 
 _LOOK_S, _LOOKS = 0.2, 20
 _LOG_MIB = 16
+_OBEYED = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
+"""What a terminal would obey, on which somebody reads it."""
 
 
 def check(site: Site) -> None:
@@ -213,7 +216,7 @@ def _keep(told: IO[bytes], prints: Path) -> None:
     told.seek(max(0, told.seek(0, os.SEEK_END) - (_LOG_MIB << 20)))
     descriptor = os.open(prints, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        shutil.copyfileobj(told, file)
+        file.write(_OBEYED.sub(b"?", told.read().replace(b"\r", b"\n")))
 
 
 def _decoded(body: bytes, base: Tensors) -> Tensors:

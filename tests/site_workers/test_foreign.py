@@ -292,6 +292,15 @@ def test_what_it_prints_stays_at_the_site(standing, tmp_path, caplog):
     assert "canary" not in caplog.text
 
 
+def test_attack_what_it_prints_is_obeyed_by_no_terminal(standing, tmp_path):
+    """Its operator reads it there."""
+    site = replace(standing.site("north"), folder=tmp_path)
+    code = "print('\\x1b]0;title\\x07\\x1b[2J 50 %\\r\\tä \\u009b2J\\x00')"
+    plain = "import sys\n    sys.stdout.reconfigure(encoding='utf-8')"
+    trained(site, tmp_path, f"def train(p, s):\n    {plain}\n    {code}\n    return p")
+    assert (tmp_path / host.LOG).read_bytes().decode() == "?]0;title??[2J 50 %\n\tä ?2J?\n"
+
+
 @pytest.mark.parametrize(("foreign", "words"), [
     (None, "no section \\[foreign\\]"),
     (ForeignSettings(python="/nowhere/python"), "there is no program"),
