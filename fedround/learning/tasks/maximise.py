@@ -6,23 +6,22 @@ N rows, B rows of a batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import model_validator
 
 from fedround.learning.examples import TARGET, Arrays, Shape
-from fedround.learning.tasks.base import Float64, Int64, Scored, one_for_each_row
+from fedround.learning.tasks.base import Float64, Int64, Scored
+from fedround.learning.tasks.between import Between
 from fedround.learning.tasks.metrics import Metrics
-from fedround.learning.tasks.regress import Bound
-from fedround.learning.tasks.summed import Summed, hidden
+from fedround.learning.tasks.summed import hidden
 
 if TYPE_CHECKING:
     import torch
 
 
-class Maximise(Summed):
+class Maximise(Between):
     """A number between `bounds`, which are public: how long an agent lasted in a row's episode, or how likely a model of the
     rows finds a row.
 
@@ -36,24 +35,8 @@ class Maximise(Summed):
 
     unlabelled: ClassVar[bool] = True
     kind: Literal["maximise"] = "maximise"
-    bounds: tuple[Bound, Bound]
-
-    @model_validator(mode="after")
-    def _check_bounds(self) -> Self:
-        if not self.bounds[0] < self.bounds[1]:
-            raise ValueError("the lower bound comes first, and the upper one is greater")
-        return self
-
-    @property
-    def _width(self) -> float:
-        return self.bounds[1] - self.bounds[0]
 
     # -- targets: a zero for each row, which nobody reads
-
-    def check(self, targets: Arrays, recipe: str) -> None:
-        """As `Kind`."""
-        super().check(targets, recipe)
-        one_for_each_row(self, targets[TARGET], recipe)
 
     @property
     def expects(self) -> str:

@@ -8,26 +8,25 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from fedround.learning.examples import TARGET, Arrays, Shape
 from fedround.learning.tasks import numbers
-from fedround.learning.tasks.base import Float64, Int64, Scored, Steepness, by_rank, one_for_each_row
+from fedround.learning.tasks.base import Float64, Int64, Scored, Steepness, by_rank
+from fedround.learning.tasks.between import Between
 from fedround.learning.tasks.metrics import Metrics
-from fedround.learning.tasks.summed import Summed
 
 if TYPE_CHECKING:
     import torch
 
-Bound = Annotated[float, Field(ge=-1e9, le=1e9)]
 _KNEE = 0.2
 
 
-class Regress(Summed):
+class Regress(Between):
     """A number between `bounds`, which are public: what is possible, not the extremes of somebody's rows.
 
     The model gives one number for each row: -1 stands for the lower bound, 1 for the upper. The loss is that of this scale:
@@ -37,26 +36,10 @@ class Regress(Summed):
 
     dtypes: ClassVar[Mapping[str, str]] = {TARGET: "float32"}
     kind: Literal["regress"] = "regress"
-    bounds: tuple[Bound, Bound]
     loss: Literal["squared", "huber", "quantile"] = "squared"
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
-    @model_validator(mode="after")
-    def _check_bounds(self) -> Self:
-        if not self.bounds[0] < self.bounds[1]:
-            raise ValueError("the lower bound comes first, and the upper one is greater")
-        return self
-
-    @property
-    def _width(self) -> float:
-        return self.bounds[1] - self.bounds[0]
-
     # -- targets
-
-    def check(self, targets: Arrays, recipe: str) -> None:
-        """As `Kind`."""
-        super().check(targets, recipe)
-        one_for_each_row(self, targets[TARGET], recipe)
 
     def made_up(self, rows: int, targets: Sequence[Shape]) -> Arrays:
         """As `Kind`."""
