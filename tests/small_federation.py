@@ -41,8 +41,10 @@ from tasks.invitations import invite_region, invite_site
 from tasks.membership import add_member, create_coordinator, give_mandate
 from tasks.plan import NextRoundRequest, Planned, plan_round
 from tasks.publish import publish
+from tasks.recompute import Bench
 from tasks.region import Post, create_region, open_region, serve
 from tasks.rotation import by_majority
+from tasks.verify import RoundProof, verify_run
 
 RECIPE = '''"""Two numbers, one logit."""
 import numpy as np
@@ -237,6 +239,18 @@ class SmallFederation:
             if name in planned.plan.cohort:
                 self.lie(name, planned, lie)
         return self.commit(planned).commit
+
+    def proofs(self, run: str = "spring", bench: Path | None = None) -> list[RoundProof]:
+        """Every round of a run, proven. bench: where every byte is computed again."""
+        coordinator = self.coordinator
+        return list(verify_run(coordinator.store, run, coordinator.key, None,
+                               None if bench is None else Bench(bench, coordinator.store)))
+
+    def recomputed(self) -> int:
+        """How many rounds hold, every byte of them computed again."""
+        proofs = self.proofs(bench=self.root / "bench")
+        assert all(proof.recomputed for proof in proofs[1:])
+        return len(proofs)
 
     def lie(self, name: str, planned: Planned, lie: Lie, **claims: object) -> None:
         """A member who has answered says something else instead, under its own good signature."""

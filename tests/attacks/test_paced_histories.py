@@ -20,22 +20,16 @@ from infra.history import read_commit, read_plan
 from site_workers import seen
 from tasks.ask import plan_question
 from tasks.plan import Planned, RoundRequest, planned_of
-from tasks.verify import verify_run
-from tests import small_federation
+from tests import paced, small_federation
 from tests.attacks.test_two_histories import carry, resign
+from tests.paced import NAMES, RUN, said, turn
 from tests.small_federation import SmallFederation
-
-NAMES = ("ash", "birch", "cedar", "elm", "fir")
-RUN = "spring"
 
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> SmallFederation:
-    """Five members, a buffer of two, ages up to 1: a window of three rounds. 'elm' and 'fir' still work on the first one."""
-    federation = small_federation.make(tmp_path_factory.mktemp("five"), names=NAMES, quorum=2, enough=2, max_epsilon=80.0,
-                                       pace={"max_age": 1})
-    turn(federation, "ash", "birch", "cedar")
-    return federation
+    """Ages up to 1: a window of three rounds."""
+    return paced.make(tmp_path_factory.mktemp("five"), max_age=1)
 
 
 @pytest.fixture
@@ -49,24 +43,11 @@ def two(begun: SmallFederation, tmp_path: Path) -> tuple[SmallFederation, SmallF
     return begun.copy(tmp_path / "one"), begun.copy(tmp_path / "other")
 
 
-def turn(world: SmallFederation, *names: str) -> Planned:
-    """One round, in which each of these answers what it works on."""
-    planned = world.plan(RUN)
-    for name in names:
-        world.answer(name, planned.of(name))
-    world.commit(planned)
-    return planned
-
-
 def forced(world: SmallFederation, *names: str) -> Planned:
     """The same by a coordinator with software of its own, which looks for no majority."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tasks.aggregate.check_shown", lambda *_: None)
         return turn(world, *names)
-
-
-def proofs(world: SmallFederation) -> int:
-    return len(list(verify_run(world.coordinator.store, RUN, world.coordinator.identity.key)))
 
 
 def published(world: SmallFederation, planned: Planned, **changes: object) -> Planned:
@@ -207,7 +188,7 @@ def test_attack_a_coordinator_that_gives_other_tickets_is_caught(federation: Sma
                                                                 change: Callable[[Plan], dict[str, object]]):
     lied_about(federation, change)
     with pytest.raises(ChainError, match=TICKETS):
-        proofs(federation)
+        federation.proofs()
 
 
 OTHER_TICKET = "answered another round's plan than its ticket is of"
@@ -216,7 +197,7 @@ OTHER_TICKET = "answered another round's plan than its ticket is of"
 def honest(world: SmallFederation) -> Commit:
     """Round 2, in which 'elm' answers the first plan late."""
     turn(world, "ash", "birch", "elm")
-    assert proofs(world) == 3
+    assert len(world.proofs()) == 3
     return read_commit(world.coordinator.store, RUN, 2, world.coordinator.identity.key).commit
 
 
@@ -233,7 +214,7 @@ def test_attack_a_commit_that_says_otherwise_of_a_ticket_is_caught(federation: S
                                                                   change: Callable[[Commit], dict[str, object]], says: str):
     resign(federation, 2, **change(honest(federation)))
     with pytest.raises((ChainError, SignatureError), match=says):
-        proofs(federation)
+        federation.proofs()
 
 
 def test_a_commit_that_counts_a_ticket_again_in_the_next_round_stops_the_members(federation: SmallFederation):
@@ -250,11 +231,6 @@ def test_a_commit_that_counts_a_ticket_again_in_the_next_round_stops_the_members
 
 
 # -- members -----------------------------------------------------------------------------------------------------------
-
-
-def said(world: SmallFederation, name: str, planned: Planned) -> Path:
-    plan = planned.plan
-    return world.root / "store" / layout.answer(name, plan.run, plan.round, plan.attempt, plan.asks.kind)
 
 
 def test_an_answer_to_a_ticket_that_was_counted_is_looked_at_no_more(federation: SmallFederation):
@@ -289,7 +265,7 @@ def test_a_member_with_a_ticket_cannot_answer_the_new_plan_too(federation: Small
     federation.answer("ash", planned)
     committed = federation.commit(planned).commit
     assert [(update.site, update.ticket) for update in committed.updates] == [("ash", None), ("elm", 1)]
-    assert proofs(federation) == 3
+    assert len(federation.proofs()) == 3
 
 
 @pytest.mark.parametrize(("claims", "says"), [
@@ -307,7 +283,7 @@ def test_a_late_answer_with_another_base_than_its_tickets_is_rejected(federation
     assert [rejection.site for rejection in committed.rejected] == ["elm"]
     assert says in committed.rejected[0].reason
     assert "elm" in federation.plan(RUN).plan.cohort
-    assert proofs(federation) == 3
+    assert len(federation.proofs()) == 3
 
 
 def test_a_stale_answer_beyond_the_age_counts_for_nothing(federation: SmallFederation):
@@ -351,7 +327,7 @@ def test_a_liar_that_is_in_every_buffer_stays_within_what_the_rule_bears(robust:
         largest = max(update.norm for update in commit.updates if update.site != "ash")
         near = [update.distance for update in commit.updates if update.site != "ash"]
         assert max(near) <= 2 * largest, "the aggregate lies among the honest updates"
-    assert proofs(world) == 4
+    assert len(world.proofs()) == 4
 
 
 # -- the rule of tickets -----------------------------------------------------------------------------------------------

@@ -89,6 +89,12 @@ class Federation:
         with own_settings(self.api_url):
             return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
+    def works(self, *arguments: object) -> str:
+        """The same of a command that must not fail; what it prints."""
+        done = self.here(*arguments)
+        assert done.exit_code == 0, done.output
+        return str(done.stdout)
+
     def spawn(self, *arguments: object) -> subprocess.Popen[bytes]:
         """Start `fedround …` and let it run; it is stopped when the session ends."""
         log = (self.machine.home / "logs" / "spawned.log").open("ab")

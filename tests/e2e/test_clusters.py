@@ -45,9 +45,7 @@ def test_sites_find_their_kind_and_every_choice_is_proven(four: Federation, run:
     assert record["at_sites"]["auc"] > 0.75, "each of the model of its kind; one model for all is a coin"
     for name in SITES:
         target = four.machine.home / f"{name}.safetensors"
-        done = four.here("site", "model", four.machine.site(name), "--out", target, "--json")
-        assert done.exit_code == 0, done.output
+        four.works("site", "model", four.machine.site(name), "--out", target, "--json")
         assert target.exists()
-    proven = four.here("verify", run, "--as", four.machine.coordinator, "--recompute", "--json")
-    assert proven.exit_code == 0, proven.output
-    assert [one["recomputed"] for one in json.loads(proven.stdout)["rounds"]] == [False, *[True] * ROUNDS]
+    proven = four.works("verify", run, "--as", four.machine.coordinator, "--recompute", "--json")
+    assert [one["recomputed"] for one in json.loads(proven)["rounds"]] == [False, *[True] * ROUNDS]

@@ -31,27 +31,21 @@ def west(real: Federation, tmp_path: Path) -> Path:
             process.wait()
 
 
-def done(real: Federation, *arguments: object) -> str:
-    result = real.here(*arguments)
-    assert result.exit_code == 0, result.output
-    return str(result.stdout)
-
-
 def status(real: Federation) -> dict:
-    return json.loads(done(real, "status", "-c", real.machine.coordinator, "--home", real.machine.home, "--json"))
+    return json.loads(real.works("status", "-c", real.machine.coordinator, "--home", real.machine.home, "--json"))
 
 
 def enrol(real: Federation, folder: Path) -> None:
     """What the two operators type. The coordinator's hands over the invitation, the site's the public key."""
     machine = real.machine
     invitation, agreed = folder / "west.invitation.toml", machine.coordinator / "approved"
-    done(real, "federation", "invite", "west", "-c", machine.coordinator, "--home", machine.home, "--output", invitation)
+    real.works("federation", "invite", "west", "-c", machine.coordinator, "--home", machine.home, "--output", invitation)
     approved = [part for name in ("recipe.py", "contract.json")
                 for part in ("--digest", digest((agreed / name).read_bytes()))]
-    done(real, "site", "init", folder / "site", "--invitation", invitation, "--train", folder / "train.parquet",
-         "--validation", folder / "validation.parquet", "--max-epsilon", 900, "--min-rows", 50, "--yes", *approved)
-    key = done(real, "site", "key", folder / "site").strip()
-    done(real, "federation", "add", "west", "--key", key, "--weight", 250, "-c", machine.coordinator)
+    real.works("site", "init", folder / "site", "--invitation", invitation, "--train", folder / "train.parquet",
+               "--validation", folder / "validation.parquet", "--max-epsilon", 900, "--min-rows", 50, "--yes", *approved)
+    key = real.works("site", "key", folder / "site").strip()
+    real.works("federation", "add", "west", "--key", key, "--weight", 250, "-c", machine.coordinator)
 
 
 def test_a_site_that_is_enrolled_while_a_campaign_runs_has_its_update_in_a_later_round_and_nothing_restarts(
@@ -69,7 +63,7 @@ def test_a_site_that_is_enrolled_while_a_campaign_runs_has_its_update_in_a_later
     assert set(real.record(run, 1)["outcomes"]) == set(NAMES), "the first round's plan was signed before"
     assert real.record(run, ROUNDS)["outcomes"] == dict.fromkeys([*NAMES, "west"], "updated")
     assert (recorded(real.machine.home), [real.pid(name) for name in NAMES]) == before, "nothing was started again"
-    told = json.loads(done(real, "verify", run, "--as", real.machine.coordinator, "--recompute", "--json"))
+    told = json.loads(real.works("verify", run, "--as", real.machine.coordinator, "--recompute", "--json"))
     assert [proof["recomputed"] for proof in told["rounds"]] == [False] + [True] * ROUNDS
     assert "west" in told["rounds"][-1]["updates"]
     assert any(change["kind"] == "enrol" and change["site"] == "west" for entry in told["log"] for change in entry["changes"])

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import Federation
 from tests.e2e.founding import adding
-from tests.e2e.test_regions import committed, typed
+from tests.e2e.regional import committed, start, with_regions
 
 pytestmark = pytest.mark.stack
 
@@ -25,15 +25,9 @@ def six(short_folder: Path, rows_are_judged_here: None) -> Iterator[Federation]:
     """Six sites in three regions, of which one may be away."""
     with adding(short_folder / "masked", SITES, {"threshold": 4, "dropouts": 2, "colluders": 0,
                                                  "consistency": "signed"}) as federation:
-        machine, home = federation.machine, federation.machine.home
-        for name, of in REGIONS.items():
-            among = [word for member in of for word in ("--member", member)]
-            typed(federation, "region", "invite", name, *among, "--home", home, "--coordinator", machine.coordinator,
-                  "--output", home / f"{name}.toml")
-            typed(federation, "region", "init", machine.site(name), "--invitation", home / f"{name}.toml")
-            key = typed(federation, "region", "key", machine.site(name)).strip()
-            typed(federation, "region", "mandate", name, "--key", key, *among, "--coordinator", machine.coordinator)
-            federation.spawn("region", "start", str(machine.site(name)))
+        with_regions(federation, REGIONS)
+        for name in REGIONS:
+            start(federation, name)
         yield federation
 
 
@@ -45,7 +39,7 @@ def test_a_region_that_is_killed_takes_its_members_with_it_and_no_others(six: Fe
         "coast": "", "hills": None, "plains": ""}
     assert six.record(run, 2)["outcomes"] == {
         name: "rejected" if name in REGIONS["hills"] else "updated" for name in SITES}
-    six.spawn("region", "start", str(six.machine.site("hills")))
+    start(six, "hills")
     assert committed(six, run, six.start("federated-round", run=run), 3) == dict.fromkeys(REGIONS, "")
-    proven = json.loads(typed(six, "verify", run, "--as", six.machine.coordinator, "--recompute", "--json"))["rounds"]
+    proven = json.loads(six.works("verify", run, "--as", six.machine.coordinator, "--recompute", "--json"))["rounds"]
     assert [one["recomputed"] for one in proven] == [False, True, True, True]

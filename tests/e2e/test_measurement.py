@@ -71,9 +71,8 @@ def test_which_columns_matter_is_asked_about_a_model_and_told_with_what_public_r
     assert real.ended(real.start("federated-training", run=run, rounds=1)).state.is_completed()
     wanted = ("models", "explain", f"{run}/round-00001", "-c", real.machine.coordinator, "--at-sites", "--noise", "4",
               "--json")
-    done = real.here(*wanted)
-    assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
+    done = real.works(*wanted)
+    told = json.loads(done)
     assert told["at_sites"]["sites"] == 2
     assert {one["column"] for one in told["at_sites"]["drops"]} == {"x1", "x2"}
     assert {one["column"] for one in told["importance"]} == {"x1", "x2"}

@@ -20,9 +20,8 @@ def is_paused(real: Federation, started: UUID) -> bool:
 
 
 def stages(real: Federation) -> dict[str, str]:
-    shown = real.here("models", "stages", "--json", "-c", real.machine.coordinator)
-    assert shown.exit_code == 0, shown.output
-    return json.loads(shown.stdout)["stages"]
+    shown = real.works("models", "stages", "--json", "-c", real.machine.coordinator)
+    return json.loads(shown)["stages"]
 
 
 def test_a_person_says_yes_in_the_ui_after_everything_was_restarted(real: Federation, run: str):

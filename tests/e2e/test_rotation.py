@@ -33,22 +33,16 @@ def three(short_folder: Path, rows_are_judged_here: None) -> Iterator[Federation
         machine, home = federation.machine, federation.machine.home
         founder, test_set = ("--coordinator", machine.coordinator), next(machine.coordinator.glob("test_set.*"))
         for name in OTHERS:
-            typed(federation, "coordinator", "invite", name, *founder, "--home", home, "--output", home / f"{name}.toml")
-            typed(federation, "coordinator", "init", home / name, "--invitation", home / f"{name}.toml", "--test-set",
-                  test_set)
+            federation.works("coordinator", "invite", name, *founder, "--home", home, "--output", home / f"{name}.toml")
+            federation.works("coordinator", "init", home / name, "--invitation", home / f"{name}.toml", "--test-set",
+                             test_set)
         named = [f"{name}={Identity.load(home / name / 'keys' / 'identity.pem').key}" for name in OTHERS]
-        typed(federation, "coordinator", "add", *named, "--founder", "one", "--silence", 30, *founder)
-        typed(federation, "deploy", *founder)
+        federation.works("coordinator", "add", *named, "--founder", "one", "--silence", 30, *founder)
+        federation.works("deploy", *founder)
         for name in OTHERS:
-            typed(federation, "coordinator", "update", "--coordinator", home / name)
+            federation.works("coordinator", "update", "--coordinator", home / name)
         federation.start_processes()
         yield federation
-
-
-def typed(federation: Federation, *words: object) -> str:
-    done = federation.here(*words)
-    assert done.exit_code == 0, done.output
-    return str(done.stdout)
 
 
 def test_a_campaign_of_three_coordinators_goes_on_without_its_founder(three: Federation, run: str):

@@ -34,9 +34,8 @@ def five(short_folder: Path, rows_are_judged_here: None) -> Iterator[Federation]
 def test_an_analysts_question_is_added_up_under_masks(five: Federation, run: str):
     """Nobody sees a site's counts; what all have together comes out, with the noise of one release."""
     asked = ("ask", "-c", five.machine.coordinator, "--run", run, *ASKS)
-    done = five.here(*asked)
-    assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
+    done = five.works(*asked)
+    found = json.loads(done)
     assert [told["site"] for told in found["answers"]] == list(SITES)
     means, histogram, groups = found["tables"]
     rows = 5 * 300

@@ -85,24 +85,19 @@ def two(short_folder: Path, rows_are_judged_here: None, split: Split) -> Iterato
         stack.stop()
 
 
-def done(result) -> str:
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
 def predicted(two: Federation, split: Split, purpose: str, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     home = two.machine.home
     pd.read_parquet(home / "agreed" / "all.parquet").iloc[places].drop(columns="default").to_parquet(home / "ask.parquet")
-    done(two.here("predict", purpose, home / "ask.parquet", "--with", SHOP, "--as", two.machine.site(BANK),
-                  "--out", home / "chances.parquet"))
+    two.works("predict", purpose, home / "ask.parquet", "--with", SHOP, "--as", two.machine.site(BANK),
+              "--out", home / "chances.parquet")
     return split.label[places], pd.read_parquet(home / "chances.parquet")["chance"].to_numpy()
 
 
 @pytest.mark.parametrize(("purpose", "epsilon"), [("credit-risk", 2.0), ("credit-more", 4.0)])
 def test_two_processes_reach_what_all_columns_in_one_place_reach(two: Federation, split: Split, purpose: str, epsilon: float):
     assert {f"site-{BANK}", f"site-{SHOP}"} <= recorded(two.machine.home).keys(), "each in a process of its own"
-    said = done(two.here("join", BANK, SHOP, "--for", purpose, "--epsilon", epsilon, "--run", purpose,
-                         "--coordinator", two.machine.coordinator))
+    said = two.works("join", BANK, SHOP, "--for", purpose, "--epsilon", epsilon, "--run", purpose,
+                     "--coordinator", two.machine.coordinator)
     assert f"fedround predict {purpose} ROWS --with {SHOP}" in " ".join(said.split())
     label, chance = predicted(two, split, purpose, split.held[:-100])
     found = roc_auc_score(label, chance)
@@ -121,13 +116,13 @@ def test_new_customers_are_scored_by_both(two: Federation, split: Split):
                      two.machine.site(BANK), "--out", two.machine.home / "none.csv")
     assert asked.exit_code != 0
     assert "scores of 100 customers" in " ".join(asked.output.split())
-    done(two.here("join", BANK, SHOP, "--for", "credit-risk", "--score", "--run", "credit-risk", "--coordinator",
-                  two.machine.coordinator))
+    two.works("join", BANK, SHOP, "--for", "credit-risk", "--score", "--run", "credit-risk", "--coordinator",
+              two.machine.coordinator)
     label, chance = predicted(two, split, "credit-risk", new)
     assert np.isfinite(chance).all()
     assert roc_auc_score(label, chance) > 0.6
 
 
 def test_the_whole_history_is_proven(two: Federation):
-    said = done(two.here("verify", "credit-risk", "--as", two.machine.coordinator))
+    said = two.works("verify", "credit-risk", "--as", two.machine.coordinator)
     assert "credit-risk" in said

@@ -18,12 +18,14 @@ from tasks.ask import MeasurementRequest, conclude, plan_question
 from tasks.catch_up import catch_up
 from tasks.coordinator import Coordinator
 from tasks.evaluate import evaluate
+from tasks.invitations import invite_region
 from tasks.membership import add_member, create_coordinator, revoke_key
 from tasks.publish import publish
+from tasks.region import create_region, open_region
 from tasks.report import report
 from tasks.unmask import plan_reveal
 from tests import small_federation, summing
-from tests.faults.scenes import NOON, PACED, RUN, Scene, Seen, a_round_later, north, objects, of_site, standing
+from tests.faults.scenes import NOON, PACED, RUN, Scene, Seen, a_round_later, names_in, north, objects, of_site, standing
 from tests.small_federation import NAMES, SmallFederation
 from tests.summing import Summing
 
@@ -174,7 +176,16 @@ def founds(root: Path) -> None:
 def has_founded(root: Path) -> Seen:
     folder = root / "coordinator"
     return {"name": load_toml(CoordinatorSettings, folder / "coordinator.toml").federation,
-            "files": sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.name.startswith("."))}
+            "files": names_in(folder)}
+
+
+def region_joins(root: Path) -> None:
+    if not (root / "hills").exists():
+        create_region(root / "hills", invite_region(root / "coordinator", "hills", None))
+
+
+def region_joined(root: Path) -> Seen:
+    return {"name": open_region(root / "hills").settings.name, "files": names_in(root / "hills")}
 
 
 SCENES = (
@@ -186,4 +197,5 @@ SCENES = (
     Scene("site answers under masks, and reveals", asked_under_masks, answers_and_reveals, with_keys),
     Scene("coordinator changes members", with_a_candidate, members_change, in_store),
     Scene("coordinator founds a federation", founded, founds, has_founded),
+    Scene("regional coordinator joins", small_federation.make, region_joins, region_joined),
 )

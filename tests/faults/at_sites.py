@@ -16,7 +16,7 @@ from site_workers.service import begin
 from tasks.invitations import invite_site
 from tasks.membership import rotate_key
 from tests import small_federation
-from tests.faults.scenes import NOON, PACED, RUN, Scene, Seen, a_round_later, north, of_site, standing
+from tests.faults.scenes import NOON, PACED, RUN, Scene, Seen, a_round_later, names_in, north, of_site, standing
 from tests.small_federation import RECIPE, SmallFederation
 
 KEEPS = {"personal": {"name": "ditto", "pull": 0.1}, "compression": {"name": "top_k", "share": 0.2}}
@@ -153,8 +153,7 @@ def joined(root: Path) -> Seen:
     site = north(root)
     audit.verify(site.safe)
     return {"rows": site.row_files, "books": len(ledger.read(site.ledger).entries),
-            "files": sorted(str(path.relative_to(site.folder)) for path in site.folder.rglob("*")
-                            if not path.name.startswith("."))}
+            "files": names_in(site.folder)}
 
 
 SCENES = (

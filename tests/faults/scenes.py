@@ -63,6 +63,11 @@ def of_site(root: Path) -> Seen:
     return {**dict(books(root)), **dict(objects(root))}
 
 
+def names_in(folder: Path) -> list[str]:
+    """All that has a name there: not what a killed process left behind."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.name.startswith("."))
+
+
 def a_round_later(root: Path, **settings: object) -> SmallFederation:
     """One round is committed, the next one is planned."""
     federation = small_federation.make(root, **settings)

@@ -18,7 +18,6 @@ from fedround.privacy.spec import DpSgd
 from fedround.records import Commit, CommittedUpdate
 from tasks.aggregate import aggregate
 from tasks.plan import Planned
-from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import Lie, SmallFederation
 from tests.tasks.conftest import CROWD
@@ -44,10 +43,6 @@ LIES: dict[str, tuple[Lie, set[Verdict]]] = {
 
 def entry(commit: Commit, site: str) -> CommittedUpdate:
     return next(update for update in commit.updates if update.site == site)
-
-
-def proofs(crowd: SmallFederation, run: str) -> list:
-    return list(verify_run(crowd.coordinator.store, run, crowd.coordinator.identity.key))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +88,7 @@ def test_a_lie_is_left_out_by_name_with_a_reason_and_proven(honest: SmallFederat
     assert caught.influence == 0
     assert {update.verdict for update in commit.updates if update.site != LIAR} == {Verdict.USED}
     assert sum(update.influence for update in commit.updates) == pytest.approx(1, abs=0.01)
-    assert [proof.left_out for proof in proofs(crowd, "lies")] == [(), (), (LIAR,)]
+    assert [proof.left_out for proof in crowd.proofs("lies")] == [(), (), (LIAR,)]
 
 
 def test_an_upload_that_is_odd_by_itself_does_not_hide_in_its_average(crowd: SmallFederation):
@@ -127,7 +122,7 @@ def test_a_liar_that_is_left_out_does_not_stop_the_round_although_everybody_was_
         crowd.answer(name, planned)
     crowd.lie(LIAR, planned, poisoned)
     crowd.commit(planned)
-    assert [proof.left_out for proof in proofs(crowd, "short")][-1] == (LIAR,)
+    assert [proof.left_out for proof in crowd.proofs("short")][-1] == (LIAR,)
 
 
 def test_a_copy_takes_an_honest_site_with_it_and_the_round_goes_on_although_everybody_was_the_quorum(crowd: SmallFederation):
@@ -145,7 +140,7 @@ def test_a_copy_takes_an_honest_site_with_it_and_the_round_goes_on_although_ever
     crowd.lie(LIAR, planned, lambda _: seen[0])
     commit = crowd.commit(planned).commit
     assert {update.site for update in commit.updates if update.verdict is Verdict.GATE} == {LIAR, victim}
-    assert [proof.left_out for proof in proofs(crowd, "copied")][-1] == tuple(sorted([LIAR, victim]))
+    assert [proof.left_out for proof in crowd.proofs("copied")][-1] == tuple(sorted([LIAR, victim]))
 
 
 def test_where_nobody_may_lie_a_quorum_that_is_lost_by_leaving_out_stops_the_round(crowd: SmallFederation):

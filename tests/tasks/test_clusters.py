@@ -23,8 +23,6 @@ from tasks import contribution
 from tasks.ask import MeasurementRequest, conclude, plan_question
 from tasks.bundle import build
 from tasks.plan import RoundRequest
-from tasks.recompute import Bench
-from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import SmallFederation
 
@@ -74,14 +72,6 @@ def same(one: dict, other: dict) -> bool:
     return all(np.array_equal(one[name], other[name]) for name in one)
 
 
-def prove(federation: SmallFederation) -> int:
-    coordinator = federation.coordinator
-    proofs = list(verify_run(coordinator.store, "spring", coordinator.identity.key,
-                             bench=Bench(federation.root / "bench", coordinator.store)))
-    assert all(proof.recomputed for proof in proofs[1:])
-    return len(proofs)
-
-
 def test_each_kind_has_a_model_of_its_own_and_the_choice_is_found_again_in_the_answers(federation):
     commit = federation.round()
     picked = {update.site: update.cluster for update in commit.updates}
@@ -90,7 +80,7 @@ def test_each_kind_has_a_model_of_its_own_and_the_choice_is_found_again_in_the_a
     plan = read_plan(coordinator.store, commit, coordinator.key)
     for update in commit.updates:
         assert picked_in(plan, read_answer(coordinator.store, plan, update)) == update.cluster
-    assert prove(federation) == 4
+    assert federation.recomputed() == 4
     for name in NAMES:                      # a site's operator gets the model of its kind, and one for all is a coin
         assert own_model(federation.site(name)).metrics.auc > 0.8
 
@@ -166,7 +156,7 @@ def test_a_coordinator_that_counts_an_update_for_another_model_is_found_out(fede
     path.unlink()
     path.write_bytes(seal(commit.model_copy(update={"updates": moved}), coordinator.identity))
     with pytest.raises(ChainError, match="of 'south' cluster" if what == "the word alone" else "the model of round 2"):
-        prove(federation)
+        federation.recomputed()
 
 
 def test_a_site_that_is_killed_chooses_the_same_again(federation, tmp_path):
@@ -209,7 +199,7 @@ def test_a_model_with_fewer_updates_than_its_rule_bears_stays_and_the_others_go_
     assert [same(before[cluster], after[cluster]) for cluster in range(2)] == [False, True]
     assert {update.site: update.verdict for update in commit.updates} == dict.fromkeys(NAMES, "used") | {"north": "few"}
     assert "model 1 stays as it is" in commit.note
-    assert prove(federation) == 2
+    assert federation.recomputed() == 2
 
 
 def test_what_is_about_one_model_is_refused_with_a_reason(federation):

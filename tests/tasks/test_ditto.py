@@ -19,7 +19,7 @@ from site_workers.export import own_model
 from site_workers.rows import read_site_rows
 from tests import small_federation
 from tests.small_federation import NAMES, SmallFederation
-from tests.tasks.test_personalisation import in_the_store, numbers_of, prove
+from tests.tasks.test_personalisation import in_the_store, numbers_of
 
 DITTO = {"name": "ditto", "pull": 0.1}
 
@@ -44,7 +44,7 @@ def test_it_never_leaves_and_goes_on_from_round_to_round(make):
     stored = in_the_store(federation).values()
     for number in itertools.chain.from_iterable(numbers_of(body) for body in found):
         assert not any(number.tobytes() in body or repr(float(number)).encode() in body for body in stored)
-    assert prove(federation) == 3
+    assert federation.recomputed() == 3
     assert len(ledger.read(federation.site("north").ledger).charges) == 2
 
 

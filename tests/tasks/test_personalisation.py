@@ -27,8 +27,6 @@ from site_workers.draws import SiteDraws
 from site_workers.rows import read_site_rows
 from tasks.ask import plan_question
 from tasks.plan import RoundRequest
-from tasks.recompute import Bench
-from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import NAMES, RECIPE, SmallFederation
 
@@ -57,15 +55,6 @@ def numbers_of(body: bytes) -> np.ndarray:
     return np.frombuffer(body, dtype="<f4", offset=start)
 
 
-def prove(federation: SmallFederation) -> int:
-    """How many rounds hold, every byte of them computed again."""
-    coordinator = federation.coordinator
-    proofs = list(verify_run(coordinator.store, "spring", coordinator.identity.key,
-                             bench=Bench(federation.root / "bench", coordinator.store)))
-    assert all(proof.recomputed for proof in proofs[1:])
-    return len(proofs)
-
-
 def test_a_private_head_never_leaves_and_goes_on_from_round_to_round(make):
     """Every byte that lies in the store is searched for every number of every head after every round: raw and as text."""
     federation = make()
@@ -82,7 +71,7 @@ def test_a_private_head_never_leaves_and_goes_on_from_round_to_round(make):
     assert [path.name for path, body in stored.items() if b"2.weight" in body] == [f"{plan.rest}.safetensors"]
     for number in itertools.chain.from_iterable(numbers_of(head) for head in heads):
         assert not any(number.tobytes() in body or repr(float(number)).encode() in body for body in stored.values())
-    assert prove(federation) == 4
+    assert federation.recomputed() == 4
 
 
 def test_the_sites_own_evaluation_is_of_the_model_with_its_own_head(make, monkeypatch):
@@ -193,7 +182,7 @@ def test_private_normalisation_lives_at_the_site_and_its_statistics_never_leave(
     stored = in_the_store(federation).values()
     for number in numbers_of(kept(federation, "north", 2)):
         assert not any(number.tobytes() in body for body in stored)
-    assert prove(federation) == 3
+    assert federation.recomputed() == 3
 
 
 @pytest.mark.parametrize(("parts", "says"), [
@@ -229,7 +218,7 @@ def test_a_private_part_goes_with_the_other_agreements(make, changes):
     first, second = federation.round(), federation.round()
     assert len({first.model, second.model}) == 2
     assert kept(federation, "north", 1) != kept(federation, "north", 2)
-    assert prove(federation) == 3
+    assert federation.recomputed() == 3
 
 
 def test_an_evaluation_of_a_round_uses_the_head_as_that_round_left_it(make, monkeypatch):
@@ -272,7 +261,7 @@ def test_a_rest_that_is_not_the_named_one_is_noticed_by_sites_and_by_the_proof(m
     stored.write_bytes(honest[:-4] + np.float32(7).tobytes())
     assert federation.answer("north", federation.plan()).startswith("answered before")     # its own copy is good
     with pytest.raises(TrustError, match="rest of the model"):
-        prove(federation)
+        federation.recomputed()
 
 
 def test_sites_that_contradict_each_other_are_all_well_served_by_heads_of_their_own(tmp_path, rows_are_judged_here):

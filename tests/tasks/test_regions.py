@@ -19,7 +19,7 @@ from tasks.collect import last_look_s
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned
 from tasks.recompute import Bench
-from tasks.verify import RoundProof, verify_run
+from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import SmallFederation
 
@@ -44,12 +44,6 @@ def asked(begun: SmallFederation) -> Planned:
 @pytest.fixture
 def federation(begun: SmallFederation, asked: Planned, tmp_path: Path) -> SmallFederation:
     return begun.copy(tmp_path / "copy")
-
-
-def proofs(federation: SmallFederation, bench: Path | None = None) -> list[RoundProof]:
-    coordinator = federation.coordinator
-    return list(verify_run(coordinator.store, "spring", coordinator.identity.key, None,
-                           None if bench is None else Bench(bench, coordinator.store)))
 
 
 def commit(federation: SmallFederation, planned: Planned) -> Commit:
@@ -78,10 +72,10 @@ def test_two_regions_give_the_mean_that_one_coordinator_takes(federation: SmallF
     assert sum(one.influence for one in made.updates) == pytest.approx(1)
     assert all(one.norm is not None and one.distance is None for one in made.updates)
     assert [one.region for one in made.regions] == ["hills", "plains"]
-    _, second = proofs(federation, tmp_path / "bench")
+    _, second = federation.proofs(bench=tmp_path / "bench")
     assert second.recomputed
     assert second.regions == {"hills": "", "plains": ""}
-    assert proofs(federation)[1].signatures == second.signatures
+    assert federation.proofs()[1].signatures == second.signatures
 
 
 def test_nothing_but_documents_of_members_comes_to_the_coordinator(federation: SmallFederation, asked: Planned):
@@ -103,7 +97,7 @@ def test_a_region_that_says_nothing_is_named_and_the_round_goes_on_without_it(fe
         site: f"site '{site}' round 1: region 'hills' gave no partial sum that counts" for site in ("ash", "cedar")}
     hills, _ = made.regions
     assert (hills.partial, hills.reason) == (None, "its coordinator gave no partial sum in time")
-    assert proofs(federation)[1].regions == {"hills": hills.reason, "plains": ""}
+    assert federation.proofs()[1].regions == {"hills": hills.reason, "plains": ""}
 
 
 def test_a_sum_that_cannot_be_read_for_a_moment_is_read_afterwards(federation: SmallFederation, asked: Planned, monkeypatch):
@@ -169,7 +163,7 @@ def test_a_member_whose_update_is_not_finite_is_left_out_by_its_region(federatio
     assert [one.site for one in made.updates] == ["ash", "birch", "cedar", "fir"]
     assert [no.reason for no in made.rejected] == [
         "site 'elm' round 1: region 'plains' did not admit its answer: its update holds NaN or infinite numbers"]
-    assert proofs(federation, tmp_path / "bench")[1].recomputed
+    assert federation.proofs(bench=tmp_path / "bench")[1].recomputed
 
 
 @pytest.mark.parametrize(("module", "function"), [
@@ -208,9 +202,9 @@ def test_a_wrong_sum_is_found_by_whoever_computes_it_again(federation: SmallFede
     federation.add_up("plains", asked)
     coordinator = checking(federation, 0)
     federation.commit(asked, coordinator)
-    assert len(proofs(federation)) == 2, "every signature and every digest holds"
+    assert len(federation.proofs()) == 2, "every signature and every digest holds"
     with pytest.raises(TrustError, match=r"region 'hills', round 1 .*: its coordinator signed a partial sum that"):
-        proofs(federation, tmp_path / "bench")
+        federation.proofs(bench=tmp_path / "bench")
 
 
 def test_a_wrong_sum_is_found_at_once_where_the_coordinator_looks(federation: SmallFederation, asked: Planned):
@@ -297,7 +291,7 @@ def test_what_a_commit_may_not_say_of_regions(federation: SmallFederation, asked
     commit(federation, asked)
     altered(federation, change)
     with pytest.raises(ChainError if "gone" not in says else LostError, match=says):
-        proofs(federation)
+        federation.proofs()
 
 
 def test_a_partial_sum_that_is_gone_is_of_its_region_and_stops_no_proof(federation: SmallFederation, asked: Planned,

@@ -22,9 +22,7 @@ from tasks import gather, partial_sums, region
 from tasks.aggregate import aggregate
 from tasks.plan import Planned
 from tasks.publish import publish
-from tasks.recompute import Bench
 from tasks.unmask import plan_reveal, why_not_added
-from tasks.verify import RoundProof, verify_run
 from tests import small_federation, summing
 from tests.summing import Summing
 
@@ -75,11 +73,6 @@ def committed(federation: Summing, planned: Planned, check: int = 1) -> Committe
     return publish(coordinator, planned, collected, aggregate(coordinator, planned, collected))
 
 
-def proofs(federation: Summing, bench: Path) -> list[RoundProof]:
-    store = federation.coordinator.store
-    return list(verify_run(store, "spring", federation.coordinator.identity.key, None, Bench(bench, store)))
-
-
 def lies(federation: Summing, planned: Planned, name: str, **changes: object) -> PartialSum:
     """A region's coordinator signs something else: other numbers, or other words."""
     said, post = federation.add_up(name, planned), federation.region(name)
@@ -104,7 +97,7 @@ def test_it_is_the_model_without_regions_and_everybody_computes_it_again(federat
     assert [one.site for one in made.updates] == list(NAMES)
     assert [(one.region, one.reason) for one in made.regions] == [(name, "") for name in sorted(REGIONS)]
     assert all(one.norm is None for one in made.updates)
-    _, second = proofs(federation, tmp_path / "bench")
+    _, second = federation.proofs(bench=tmp_path / "bench")
     assert second.recomputed
     assert second.regions == dict.fromkeys(REGIONS, "")
 
@@ -136,7 +129,7 @@ def test_a_region_that_is_away_is_named_if_so_many_may_be_missing(federation: Su
     made = committed(federation, asked).commit
     assert [one.site for one in made.updates] == [name for name in NAMES if name not in REGIONS["islands"]]
     assert {one.region: one.reason for one in made.regions}["islands"] == "its coordinator gave no partial sum in time"
-    assert proofs(federation, tmp_path / "bench")[1].recomputed
+    assert federation.proofs(bench=tmp_path / "bench")[1].recomputed
 
 
 def test_two_regions_away_are_too_many_and_nothing_is_lost(federation: Summing, asked: Planned):
@@ -158,7 +151,7 @@ def test_a_region_that_adds_something_is_found(federation: Summing, asked: Plann
         return
     committed(federation, asked, 0)
     with pytest.raises(TrustError, match="region 'hills', round 1 .*: its coordinator signed a partial sum that"):
-        proofs(federation, tmp_path / "bench")
+        federation.proofs(bench=tmp_path / "bench")
 
 
 def test_a_region_says_no_length_of_what_nobody_sees(federation: Summing, asked: Planned):

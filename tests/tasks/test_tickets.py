@@ -16,9 +16,7 @@ from infra.history import read_commit, read_tensors
 from tasks.catch_up import rebuild
 from tasks.contribution import contributed
 from tasks.plan import Planned
-from tasks.recompute import Bench
 from tasks.report import records
-from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import SmallFederation
 
@@ -52,9 +50,7 @@ def turn(federation: SmallFederation, *names: str, late: tuple[Planned, tuple[st
 
 def proven(federation: SmallFederation, bench: Path) -> list[str]:
     """What verify says of every round, each computed again."""
-    mine = federation.coordinator
-    return [proof.not_recomputed or str(proof.recomputed) for proof in verify_run(
-        mine.store, RUN, mine.identity.key, bench=Bench(bench, mine.store))]
+    return [proof.not_recomputed or str(proof.recomputed) for proof in federation.proofs(RUN, bench)]
 
 
 def test_who_is_late_is_not_asked_again_and_counts_in_the_round_in_which_it_answers(federation: SmallFederation,

@@ -17,7 +17,6 @@ from fedround.learning.start import read
 from fedround.records import Commit
 from fedround.signing import digest, seal
 from infra.history import read_checkpoint
-from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import NAMES, SmallFederation
 from tests.transformer import Transformer
@@ -62,19 +61,14 @@ def model_of(federation: SmallFederation, commit: Commit) -> dict[str, np.ndarra
     return load((federation.root / "store" / layout.model(commit.model)).read_bytes())
 
 
-def prove(federation: SmallFederation):
-    coordinator = federation.coordinator
-    return list(verify_run(coordinator.store, "spring", coordinator.identity.key))
-
-
 def test_every_run_begins_with_the_checkpoint_and_the_proof_says_so(make, tmp_path):
     federation = make(start=saved(tmp_path / "model.safetensors", tiny(1)))
     federation.round()
     first = federation.plan(run="summer").parent.commit
     assert {name: array.tolist() for name, array in model_of(federation, first).items()} == {
         name: value.tolist() for name, value in tiny(1).state_dict().items()}
-    assert prove(federation)[0].hashes == 4
-    assert len(prove(federation)) == 2
+    assert federation.proofs()[0].hashes == 4
+    assert len(federation.proofs()) == 2
 
 
 def test_of_a_checkpoint_of_half_the_model_the_other_half_is_the_recipes_own(make, tmp_path):
@@ -95,7 +89,7 @@ def test_a_frozen_part_comes_from_the_checkpoint_and_stays_as_it_was(make, tmp_p
     rest = load((federation.root / "store" / layout.model(plan.rest)).read_bytes())
     assert np.array_equal(rest["0.weight"], tiny(1).state_dict()["0.weight"].numpy())
     assert len(rest) == 2
-    assert len(prove(federation)) == 3
+    assert len(federation.proofs()) == 3
 
 
 def test_only_adapters_travel_and_every_site_fetches_the_frozen_model_once(make, tmp_path):
@@ -176,7 +170,7 @@ def test_a_first_model_that_is_not_the_checkpoints_is_found_by_the_proof(make, t
     path.write_bytes(seal(commit.model_copy(update={"model": digest(other), "checkpoint": digest(checkpoint)}),
                           coordinator.identity))
     with pytest.raises(ChainError, match="does not begin with '0.bias' of the checkpoint"):
-        prove(federation)
+        federation.proofs()
 
 
 def test_a_stored_checkpoint_with_other_bytes_is_found_by_the_proof(make, tmp_path):
@@ -188,4 +182,4 @@ def test_a_stored_checkpoint_with_other_bytes_is_found_by_the_proof(make, tmp_pa
     stored.chmod(0o600)
     stored.write_bytes(body[:-4] + np.float32(3).tobytes())
     with pytest.raises(TrustError, match="checkpoint with which"):
-        prove(federation)
+        federation.proofs()
