@@ -30,6 +30,7 @@ from fedround.privacy.spec import GradientPrivacy, NoPrivacy, Privacy, SitePriva
 from fedround.regions.spec import Region, objection_to_regions
 from fedround.secure_sums.spec import SecureSum
 from fedround.selection import Selection
+from fedround.spoken import how_many
 from fedround.statistics import Groups, LocalEvaluation
 from fedround.statistics.partitions import Recurring
 from fedround.terms import Terms, Together, check_partitions, check_steps
@@ -59,7 +60,8 @@ class Reputation(Value):
     @model_validator(mode="after")
     def _check_reachable(self) -> Self:
         if self.exclude_after > self.window:
-            raise ValueError(f"exclude_after {self.exclude_after} can never be reached within {self.window} rounds")
+            raise ValueError(f"exclude_after {self.exclude_after} can never be reached within "
+                             f"{how_many(self.window, 'round')}")
         return self
 
 
@@ -146,10 +148,11 @@ class Agreement(Value):
             raise ValueError("selection: it says who is asked, and [choices] sites lets whoever starts a round say so: agree "
                              "on one of them")
         if how.sites < self.quorum:
-            raise ValueError(f"selection: {how.sites} sites are asked, and the quorum is {self.quorum}: ask at least as many")
+            raise ValueError(f"selection: {how_many(how.sites, 'site', 'is', 'are')} asked, and the quorum is {self.quorum}: "
+                             "ask at least as many")
         if self.enough is not None and self.enough > how.sites:
-            raise ValueError(f"enough = {self.enough} can never be reached by the {how.sites} sites that 'selection' asks: "
-                             "say fewer, or take it out")
+            raise ValueError(f"enough = {self.enough} can never be reached by the {how_many(how.sites, 'site')} that "
+                             "'selection' asks: say fewer, or take it out")
         if how.looks_at_losses and isinstance(self.privacy, SitePrivacy):
             raise ValueError("selection: power_of_choice looks at the sites' losses, and under the unit 'site' no counts of "
                              "scores leave: agree on another selection")

@@ -14,6 +14,7 @@ from fedround.choices import Choice
 from fedround.errors import ContractError, ToleranceError
 from fedround.hours import Closed, Hours, is_there
 from fedround.regions.spec import check_members
+from fedround.spoken import how_many
 from fedround.terms import Agreed, Together
 from fedround.values import Digest, Name, PublicKey, Rows, Signed, Value, Weight
 
@@ -90,18 +91,18 @@ class Federation(Agreement, Signed):
         if lapsed := sorted({region.name for region in self.regions if region.key in self.revoked}):
             raise ValueError(f"the key of region '{lapsed[0]}' was revoked: name another for it")
         if self.incentive is not None and self.incentive.floor * len(names) > 1:
-            raise ValueError(f"incentive: a floor of {self.incentive.floor:g} for each of {len(names)} members is more than "
-                             "there is to share")
+            raise ValueError(f"incentive: a floor of {self.incentive.floor:g} for each of {how_many(len(names), 'member')} "
+                             "is more than there is to share")
         if self.quorum > len(names):
-            raise ValueError(f"quorum {self.quorum} can never be met by {len(names)} sites")
+            raise ValueError(f"quorum {self.quorum} can never be met by {how_many(len(names), 'site')}")
         if self.enough is not None and self.enough > len(names):
-            raise ValueError(f"enough = {self.enough} can never be reached by {len(names)} sites, so that no round would "
-                             "close early: say fewer, or take it out")
+            raise ValueError(f"enough = {self.enough} can never be reached by {how_many(len(names), 'site')}, so that no "
+                             "round would close early: say fewer, or take it out")
         if (how := self.selection) is not None and how.sites > len(names):
-            raise ValueError(f"selection: {how.sites} sites are asked, and there are {len(names)}")
+            raise ValueError(f"selection: {how_many(how.sites, 'site', 'is', 'are')} asked, of {len(names)}")
         if how is not None and how.within is not None and how.sites * how.within < len(names):
-            raise ValueError(f"selection: {how.sites} sites in each of {how.within} rounds are fewer than the {len(names)} "
-                             "members that shall all be asked: raise one of them")
+            raise ValueError(f"selection: {how_many(how.sites, 'site')} in each of {how_many(how.within, 'round')} are fewer "
+                             f"than the {len(names)} members that shall all be asked: raise one of them")
         try:
             self.how_to_aggregate().check_weights([site.weight for site in self.sites], self.quorum,
                                                   1.0 if self.pace is None else self.pace.share(self.pace.max_age))
@@ -138,8 +139,9 @@ class Federation(Agreement, Signed):
             raise ValueError(f"combine: how often a row is drawn follows from how many there are: agree on 'rows' for each "
                              f"member ('{silent}' has none)")
         if self.quorum < (least := self.combine.least(len(self.sites))):
-            raise ValueError(f"combine: a sum of {len(self.sites)} members with {self.combine.dropouts} dropouts has at least"
-                             f" {least}, and quorum {self.quorum} asks for fewer: set quorum = {least}")
+            raise ValueError(f"combine: a sum of {how_many(len(self.sites), 'member')} with "
+                             f"{how_many(self.combine.dropouts, 'dropout')} has at least {least}, and quorum {self.quorum} "
+                             f"asks for fewer: set quorum = {least}")
         return self
 
     @property
@@ -192,8 +194,8 @@ class Federation(Agreement, Signed):
         left_out = sorted(set(unasked) - away)
         if trains and self.selection is not None:
             if len(cohort) != min(self.selection.sites, len(cohort) + len(left_out)):
-                raise ContractError(f"federation '{self.name}': {len(cohort)} sites are asked, and its selection is of "
-                                    f"{self.selection.sites}")
+                raise ContractError(f"federation '{self.name}': {how_many(len(cohort), 'site', 'is', 'are')} asked, and its "
+                                    f"selection is of {self.selection.sites}")
         elif left_out and (self.choices is None or not self.choices.sites):
             raise ContractError(f"federation '{self.name}': a round asks every member; to choose some of them, agree on "
                                 "[choices] sites = true, or on a [selection], in the federation file")

@@ -22,6 +22,7 @@ from fedround.errors import ChainError, TrustError
 from fedround.federation import Federation
 from fedround.records import LogHead
 from fedround.signing import Identity, is_signed, sign
+from fedround.spoken import how_many
 from fedround.values import MAX_NUMBER, Digest, Name, PublicKey, Rows, Signature, Signed, ToolVersion, Value, Weight
 
 
@@ -230,12 +231,13 @@ def in_words(change: Change) -> str:
         case SettingsChanged():
             words = f"settings changed: {', '.join(change.keys)}"
         case Enrolled():
-            rows = "" if change.rows is None else f", for {change.rows} rows"
+            rows = "" if change.rows is None else f", for {how_many(change.rows, 'row')}"
             words = f"'{change.site}' is enrolled with key {_short(change.key)} and weight {change.weight:g}{rows}"
         case Reweighed():
             words = f"'{change.site}' has weight {change.weight:g}"
         case Resized():
-            words = f"'{change.site}' has " + ("no agreed number of rows" if change.rows is None else f"{change.rows} rows")
+            agreed = "no agreed number of rows" if change.rows is None else how_many(change.rows, "row")
+            words = f"'{change.site}' has {agreed}"
         case Departed():
             words = f"'{change.site}' leaves (key {_short(change.key)})"
         case Rotated():

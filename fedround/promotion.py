@@ -16,6 +16,7 @@ from fedround.fairness_of_groups import GroupFairness, Measure
 from fedround.learning.tasks import SHOWN, MetricName, Metrics, in_words, shown
 from fedround.learning.triggers import Trigger
 from fedround.privacy.spec import Privacy
+from fedround.spoken import how_many
 from fedround.values import MAX_NUMBER, Value
 
 Stage = Literal["candidate", "production"]
@@ -165,7 +166,8 @@ def _judged(policy: Policy, evidence: Evidence, production: Evidence | None) -> 
         yield _at_most("drift, upper end of its interval", policy.max_drift, None if drift is None else drift.high)
     if policy.max_trigger is not None:
         mark = evidence.trigger
-        yield _at_most(f"share of public rows that {policy.trigger_features} features turn to one label", policy.max_trigger,
+        yield _at_most(f"share of public rows that {how_many(policy.trigger_features, 'feature', 'turns', 'turn')} to one "
+                       "label", policy.max_trigger,
                        None if mark is None else mark.share)
 
 

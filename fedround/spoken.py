@@ -24,9 +24,13 @@ def one_line(text: str) -> str:
     return " ".join(filter(None, re.split("[ \n]", visible(text))))
 
 
-def how_many(number: int, one: str) -> str:
-    """How many of something, with a word whose plural has an s: "1 round", "2 rounds", "12,000 rows"."""
-    return f"{number:,} {one}" + ("" if number == 1 else "s")
+def how_many(number: int, one: str, does: str = "", do: str = "") -> str:
+    """How many of something, with a word whose plural has an s: "1 round", "2 rounds", "12,000 rows".
+
+    does, do: the verb that follows, of one and of several: "1 row counts", "2 rows count".
+    """
+    verb = does if number == 1 else do
+    return f"{number:,} {one}" + ("" if number == 1 else "s") + (f" {verb}" if verb else "")
 
 
 def typed(path: Path) -> str:

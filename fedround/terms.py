@@ -20,6 +20,7 @@ from fedround.learning.union.agreed import objection_without_sums
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.regions.spec import Region
 from fedround.secure_sums.spec import SecureSum
+from fedround.spoken import how_many
 from fedround.statistics import Groups, LocalEvaluation
 from fedround.statistics.partitions import Recurring, of_one_kind
 from fedround.values import Digest, Name, Value
@@ -75,7 +76,7 @@ class Terms(Value):
     @property
     def aggregation_in_words(self) -> str:
         """How updates become one change of the model, for people."""
-        by_region = f", of partial sums by {len(self.regions)} regions" if self.regions else ""
+        by_region = f", of partial sums by {how_many(len(self.regions), 'region')}" if self.regions else ""
         if (how := self.combine) is None:
             each = f", for each of {self.clusters} models that sites choose among" if self.clusters > 1 else ""
             return f"{self.aggregation}{by_region}{each}"

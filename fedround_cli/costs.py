@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedround.spoken import how_many
 from fedround_cli import promise
 from fedround_cli.costed import Terms
 
@@ -67,8 +68,8 @@ def _cost(terms: Terms, site: str, rows: int, rows_per_person: int | None, alrea
         mechanism = campaign.mechanism_for(privacy, terms.training, evaluation, rows, terms.groups, drift,
                                            apart=apart and terms.combine is None)
     except (ContractError, ToleranceError) as error:
-        whose = f"site '{site}' with {rows} rows" if terms.combine is None else f"combine, {rows} rows"
-        raise ContractError(f"{whose}: {error}") from None
+        whose = f"site '{site}' with" if terms.combine is None else "combine,"
+        raise ContractError(f"{whose} {how_many(rows, 'row')}: {error}") from None
     own = max(members, default=rows)        # what delta_dp means, each site judges by its own rows
     few = min(privacy.rounds, MOST_POINTS)
     points = sorted({1 + round(i * (privacy.rounds - 1) / max(few - 1, 1)) for i in range(few)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from fedround.spoken import how_many
 from fedround_cli.compare_groups import compare_groups
 from fedround_cli.output import out
 
@@ -49,7 +50,7 @@ def _watch_later_months(machine: OneMachine, coordinator: Coordinator) -> None:
         found = judgements(coordinator, WATCH)[-1]
         few = members - len(found.sites)
         out.say("loans of     {}: {}{}", month, in_a_sentence(found),
-                f"; {few} banks have too few loans of that month, and refused" if few else "")
+                f"; {how_many(few, 'bank', 'has', 'have')} too few loans of that month, and refused" if few else "")
 
 
 def _show_groups(coordinator: Coordinator, run: str, number: int, measure: Measure) -> None:

@@ -165,6 +165,9 @@ def show_log(
     if as_json:
         print_json([{"digest": logged.digest, **logged.entry.model_dump(mode="json")} for logged in log])
         return
+    if not log:
+        out.print("the federation log has no entry yet: [bold]fedround deploy[/] writes the first")
+        return
     table = Table("entry", "digest", "federation file", "what changed", title="federation log")
     for logged in log:
         table.add_row(str(logged.entry.number), logged.digest[:16], logged.entry.federation_digest[:16],
@@ -211,9 +214,9 @@ def warn_of_regions_that_stop_sums(federation: Federation) -> None:
     """A region that is away takes all its members with it, and a sum bears so many dropouts."""
     largest = max(federation.regions, key=lambda one: len(one.members), default=None)
     if federation.combine is not None and largest is not None and len(largest.members) > federation.combine.dropouts:
-        out.say("[yellow]![/] region '{}' has {} members, and {} may be missing in a sum: no round goes on without its "
-                "coordinator. With consistency = \"signed\" more may be missing", largest.name, len(largest.members),
-                federation.combine.dropouts)
+        out.say("[yellow]![/] region '{}' has {}, and {} may be missing in a sum: no round goes on without its "
+                "coordinator. With consistency = \"signed\" more may be missing", largest.name,
+                how_many(len(largest.members), "member"), federation.combine.dropouts)
 
 
 def _warn_of_meaningless_privacy(federation: Federation) -> None:

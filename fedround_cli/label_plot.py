@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from fedround.spoken import how_many
+
 Counts = Mapping[str, Sequence[int]]
 """How many rows of each label, or in each range, a site has."""
 
@@ -26,7 +28,7 @@ def as_text(words: Sequence[str], labels: Counts, width: int = 48) -> str:
         cells = "".join(_MARKS[label % len(_MARKS)] * cells for label, cells in enumerate(_cells(counts, largest, width)))
         lines.append(f"{name:>16.16} {sum(counts):>7,} {cells}")
     if len(labels) > MOST:
-        lines.append(f"{'':>16} … and {len(labels) - MOST} more sites")
+        lines.append(f"{'':>16} … and {how_many(len(labels) - MOST, 'more site')}")
     return "\n".join(lines)
 
 

@@ -45,6 +45,9 @@ def list_models(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson
         print_json([{"version": version.tag, "checkpoint": version.checkpoint.model_dump(mode="json"),
                      "metrics": dict(version.metrics)} for version in versions])
         return
+    if not versions:
+        out.print("there is no version yet: each committed round makes one, [bold]fedround train run[/] asks for some")
+        return
     known = list(dict.fromkeys(name for version in versions for name in version.metrics))
     table = Table("version", "model", *map(label, known))
     for version in versions:
@@ -152,7 +155,7 @@ def _completed(tag: str, destination: Path, folder: Path) -> str:
     frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint.parts, checkpoint.rest, checkpoint.run).frozen
     write_whole(destination, codec.encode({**read(destination.read_bytes()), **frozen}), durable=True, mode=0o600)
     private = "; its private part is at the sites" if checkpoint.parts.private else ""
-    return f", with {len(frozen)} frozen tensors{private}"
+    return f", with {how_many(len(frozen), 'frozen tensor')}{private}"
 
 
 @app.command("rebuild")

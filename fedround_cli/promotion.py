@@ -118,6 +118,9 @@ def stages(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fa
              **decisions[one.version].model_dump(mode="json", include={"run", "round", "bundle", "approval"})}
             for one in history]})
         return
+    if not history:
+        out.print("no model is in a stage yet: [bold]fedround models promote RUN/round-00001[/] asks for one")
+        return
     table = Table("stage", "version", "round", "since", "approved by")
     for one in reversed(history):
         decision = decisions[one.version]

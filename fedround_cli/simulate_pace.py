@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from fedround.spoken import how_many
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -69,6 +71,6 @@ def table_of(found: Participation) -> Table:
 def paid_for_nothing(result: Result) -> str | None:
     """What lateness and used-up promises cost; None: nothing."""
     lost, refused = (sum(len(getattr(one, kind)) for one in result.rounds) for kind in ("lost", "refused"))
-    words = [*([f"{lost} updates were paid for and came too late"] if lost else []),
+    words = [*([f"{how_many(lost, 'update', 'was', 'were')} paid for and came too late"] if lost else []),
              *([f"{refused} times a site was asked whose promise was used up"] if refused else [])]
     return "; ".join(words) or None

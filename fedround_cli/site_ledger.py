@@ -82,7 +82,7 @@ def _show(read: Ledger, policy: SitePolicy) -> None:
                       upward(cost, 4), upward(total, 4))
     out.print(table)
     if first:
-        out.print(f"{first} earlier charges: --json shows them all")
+        out.print(f"{how_many(first, 'earlier charge')}: --json shows all")
     spent = book.spent(read, policy.delta_dp)
     out.print(f"spent ε {upward(spent, 4)} of {policy.max_epsilon:g} at δ {policy.delta_dp:g} for one record "
               f"(PLD accountant); ledger head {read.head[:16]}…")

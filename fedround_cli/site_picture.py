@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedround.spoken import how_many
 from fedround_cli.output import out
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ def _show_columns(found: SitePicture) -> None:
     _and_more(len(names), "columns")
     for side, one in found.files.items():
         if one.skipped:
-            out.print(f"[yellow]![/] {_SIDES[side]}: {one.skipped} lines were skipped: they have more or fewer values than "
-                      "the first line has names")
+            out.print(f"[yellow]![/] {_SIDES[side]}: "
+                      f"{how_many(one.skipped, 'line', 'was skipped: it has', 'were skipped: they have')} more or fewer "
+                      "values than the first line has names")
         for hint in one.hints:
             out.say("[yellow]![/] {}: {}", _SIDES[side], hint)
 

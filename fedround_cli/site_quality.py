@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedround.spoken import how_many
 from fedround_cli.output import out
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def show(found: Quality) -> None:
         out.say("contradicted: a label that the other rows make unlikely, by a linear model that recognises {} of the "
                 "labels{}. It may be typed wrong; the less is recognised, the more of these are right",
                 f"{told.recognised:.0%}", "" if told.looked_at == sum(one.rows for one in told.labels) else
-                f"; {told.looked_at:,} rows, drawn by chance, were looked at")
+                f"; looked at: {how_many(told.looked_at, 'row')}, drawn by chance")
 
 
 def _number(value: float) -> str:

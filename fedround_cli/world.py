@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedround.spoken import how_many
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -218,7 +220,8 @@ def with_members(world: World, members: Sequence[SiteEntry]) -> World:
     names = {name: name for name in world.sites} if by_name.keys() >= world.sites.keys() else dict(
         zip(sorted(world.sites), by_name, strict=False))
     if len(names) < len(world.sites) or len(world.sites) < len(members):
-        raise ContractError(f"the federation file has {len(members)} members, and {len(world.sites)} sites are simulated: "
-                            "leave --sites out, or simulate settings without members")
+        raise ContractError(f"the federation file has {how_many(len(members), 'member')}, and "
+                            f"{how_many(len(world.sites), 'site', 'is', 'are')} simulated: leave --sites out, or simulate "
+                            "settings without members")
     return World({names[name]: replace(site, weight=by_name[names[name]].weight, hours=by_name[names[name]].hours,
                                        closed=by_name[names[name]].closed) for name, site in world.sites.items()}, world.test)

@@ -9,6 +9,7 @@ from prefect.artifacts import acreate_markdown_artifact
 
 from fedround.drift.judge import Drift
 from fedround.records import Finding
+from fedround.spoken import how_many
 from tasks.coordinator import Coordinator
 from tasks.invite import Invitation
 from tasks.plan import TrainingRequest
@@ -29,7 +30,7 @@ async def show(coordinator: Coordinator, record: RoundRecord, invited: Invitatio
 
 async def show_campaign(coordinator: Coordinator, request: TrainingRequest, done: int) -> None:
     """Publish where a campaign stands, and what came of it. The artifact's versions are its rounds."""
-    full, stands = min(_BAR, _BAR * done // request.rounds), f"{done} of {request.rounds} rounds"
+    full, stands = min(_BAR, _BAR * done // request.rounds), f"{done} of {how_many(request.rounds, 'round')}"
     found = records(coordinator, request.run)
     said = render_markdown(found) if found and done >= request.rounds else ""
     pools = "\n".join(f"* [{site.name}](/work-pools/work-pool/{site.name})" for site in coordinator.federation.sites)

@@ -11,6 +11,7 @@ from prefect import flow, get_run_logger
 
 from fedround.errors import ContractError
 from fedround.rounds.campaign import counts_leave
+from fedround.spoken import how_many
 from flows.artifacts import show_campaign, show_contribution
 from flows.federated_evaluation import federated_evaluation
 from flows.federated_round import federated_round
@@ -75,7 +76,8 @@ async def _has_settled(request: TrainingRequest) -> bool:
     """Whether the campaign ends here, before its last round; and says so."""
     settled = await asyncio.to_thread(ends_here, current_coordinator(), request.run, request.patience)
     if settled:
-        get_run_logger().info(f"in {request.patience} rounds the score has not grown beyond its noise: the campaign ends")
+        get_run_logger().info(f"in {how_many(request.patience, 'round')} the score has not grown beyond its noise: the "
+                              "campaign ends")
     return settled
 
 

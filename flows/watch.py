@@ -14,6 +14,7 @@ from prefect.logging import get_run_logger
 
 from fedround.errors import FedroundError
 from fedround.records import Plan
+from fedround.spoken import how_many
 from tasks.collect import Collected
 from tasks.progress import Progress, stopped, write_progress
 from tasks.reporting.record import Timing
@@ -73,8 +74,8 @@ class Watch:
                    until=datetime.now(UTC) + timedelta(seconds=plan.deadline_s),
                    excluded=(*(f"'{out.site}' until round {out.until}: {out.reason}" for out in plan.excluded),
                              *(f"'{site}' was not chosen, or is not there now" for site in plan.unasked)))
-        self._log.info("round %d: asking %d sites to %s, quorum %d, deadline %d s", plan.round, len(plan.cohort),
-                       plan.asks.kind, plan.quorum, plan.deadline_s)
+        self._log.info("round %d: asking %s to %s, quorum %d, deadline %d s", plan.round,
+                       how_many(len(plan.cohort), "site"), plan.asks.kind, plan.quorum, plan.deadline_s)
         if plan.tickets:
             self._log.info("round %d: still at work on earlier plans: %s", plan.round, ", ".join(
                 f"'{ticket.site}' (round {ticket.round})" for ticket in plan.tickets))
@@ -98,8 +99,8 @@ class Watch:
     def stage(self, name: str) -> None:
         """The next step begins: nobody is waited for."""
         self._tell(stage=name, waiting=(), until=None)
-        self._log.info("round %d: %s (%d updates, %d refused, %d not admitted, %d no answer)", self._now.round, name,
-                       self._now.updates, self._now.refused, self._now.rejected,
+        self._log.info("round %d: %s (%s, %d refused, %d not admitted, %d no answer)", self._now.round, name,
+                       how_many(self._now.updates, "update"), self._now.refused, self._now.rejected,
                        self._now.cohort - self._now.updates - self._now.refused - self._now.rejected)
 
     def missed(self, problem: str) -> None:

@@ -19,6 +19,7 @@ from fedround.secure_sums.dealing import Dealt
 from fedround.secure_sums.keys import Keys
 from fedround.sightings import is_sighting
 from fedround.signing import digest, unseal
+from fedround.spoken import how_many
 from fedround.values import Digest, Purpose
 from infra.history import read_named, read_plan_at
 from infra.stores import ObjectStore
@@ -68,7 +69,7 @@ def read_offered(store: ObjectStore, coordinator: str, members: Federation, run:
     def keys_of(body: bytes, source: str) -> Keys:
         found = Keys.from_bytes(body, source)
         if len(found.slots) != slots:
-            raise TrustError(f"{source}: has {len(found.slots)} slots, asked were {slots}")
+            raise TrustError(f"{source}: has {how_many(len(found.slots), 'slot')}, asked were {slots}")
         return found
 
     return Offered(finding.plan, slots, {told.site: relayed(store, members, asked, finding.plan, told, keys_of)
@@ -153,7 +154,7 @@ def check_countersigned(store: ObjectStore, coordinator: str, members: Federatio
         if not is_sighting(plan, named, one.site, members.site(one.site).key, one.sighting):
             raise TrustError(f"{source}: '{one.site}' did not sign who is in the sum")
     if len(signers) < how.threshold:
-        raise TrustError(f"{source}: {len(signers)} members signed who is in the sum, {how.threshold} must")
+        raise TrustError(f"{source}: {how_many(len(signers), 'member')} signed who is in the sum, {how.threshold} must")
     return named
 
 

@@ -91,7 +91,7 @@ def _refuse_more_rows(site: Site, order: Order, units: int, everything: int) -> 
         return None
     if units <= MORE_ROWS * agreed and everything <= MORE_ROWS * HELD_OUT_TOO * agreed:
         return None
-    log.error("round %d of run '%s': %d rows (or persons) to train on, and %d in all; %d are agreed, and %g times as many at "
+    log.error("round %d of run '%s': rows (or persons) to train on: %d, in all: %d; agreed: %d, and %g times as many at "
               "most: have the new number agreed ('rows' in the federation file)", order.plan.round, order.plan.run, units,
               everything, agreed, MORE_ROWS)
     return refuse(site, order, Reason.POLICY, f"more than {MORE_ROWS:g} times the rows that are agreed for this site")
@@ -105,7 +105,7 @@ def _refuse_too_soon(site: Site, order: Order) -> Refusal | None:
     last = max(datetime.fromisoformat(charge.utc) for charge in earlier)
     if site.clock() - last >= timedelta(hours=hours):
         return None
-    return refuse(site, order, Reason.HOURS, f"not now: {hours:g} hours must pass between two questions here")
+    return refuse(site, order, Reason.HOURS, f"not now: {hours:g} h must pass between two questions here")
 
 
 def _refuse_over_share(site: Site, order: Order, offered: Offer) -> Refusal | None:

@@ -19,6 +19,7 @@ from fedround.privacy import ledger
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoPrivacy, RandomisedLabels
 from fedround.records import Join, Reason, Refusal
+from fedround.spoken import how_many
 from fedround.vertical import box, intersection, labels, learners
 from fedround.vertical.labels import UNTOLD
 from fedround.vertical.spec import Step
@@ -82,7 +83,8 @@ def step(site: Site, order: Order, stop: Stop) -> Said | Refusal:
         return refuse(site, order, Reason.POLICY, (why_not or "")[:300])
     if not uses_up(site, grant, found.link):
         return refuse(site, order, Reason.POLICY,
-                      f"all {grant.times} exchanges with '{grant.peer}' for '{asks.purpose}' that are allowed here were made")
+                      f"no more than {how_many(grant.times, 'exchange')} with '{grant.peer}' for '{asks.purpose}' may be "
+                      "made here")
     found.promise(asks.step, order.digest)
     if asks.step == "channel":
         return _free(site, box.public_of(found.channel))
@@ -100,7 +102,8 @@ def _blinded(site: Site, order: Order, found: Exchange, grant: Grant, stop: Stop
     """Every id, blinded. From it the peer learns how many there are."""
     customers = _customers(site, order, found, grant)
     if len(customers) > grant.most:
-        return refuse(site, order, Reason.POLICY, f"more than the {grant.most} customers that may be compared here")
+        return refuse(site, order, Reason.POLICY, f"more than the {how_many(grant.most, 'customer')} that may be compared "
+                                                  "here")
     points, order_N = intersection.blinded(customers, found.exponent, bytes.fromhex(found.link), site.name, stop)
     found.remember([customers[place] for place in order_N])
     _disclose(site, order, grant, "how many ids", len(customers))
@@ -203,7 +206,7 @@ def _own(site: Site, order: Order, found: Exchange, grant: Grant) -> _Own:
             raise ContractError(f"two rows have the same '{grant.id}': an exchange needs one row for each customer")
         place[customer] = row
     if len(place) < site.policy.min_rows:
-        raise ContractError(f"{len(place)} rows, the policy asks for {site.policy.min_rows}")
+        raise ContractError(f"{how_many(len(place), 'row')}, the policy asks for {site.policy.min_rows}")
     train = len(next(iter(read_columns(site, [grant.id], site.row_files[:1]).values()), []))
     return _Own(place, columns, train)
 

@@ -33,6 +33,7 @@ from site_workers.quality import Quality, label_counts, look
 from site_workers.rows import judged, read_columns, read_site_rows
 from site_workers.site import Site, open_site
 from validation.column_checks import differences
+from validation.judging import Judged
 from validation.row_files import check_apart
 
 MAX_CLOCK_SKEW_S = 120
@@ -89,7 +90,8 @@ def _policy(site: Site) -> str:
     privacy = "plans without noise are allowed" if policy.allows_no_privacy else f"noise for each {policy.units[0]}"
     hours = "at any hour" if policy.hours is None else policy.hours
     most = ", ".join(f"{bound:g}{_WHOM[unit]}" for unit, bound in policy.budgets.items())
-    return f"epsilon up to {most} at delta {policy.delta_dp:g}; {privacy}; at least {policy.min_rows} rows; {hours}"
+    return (f"epsilon up to {most} at delta {policy.delta_dp:g}; {privacy}; at least {how_many(policy.min_rows, 'row')}; "
+            f"{hours}")
 
 
 def _rows(site: Site) -> str:
@@ -100,14 +102,14 @@ def _rows(site: Site) -> str:
     except ContractError as error:
         raise ContractError(f"{error}{hints(site.row_files)}") from None
     if (count := len(rows.train)) < site.policy.min_rows:
-        raise FedroundError(f"{count} training rows, the policy asks for {site.policy.min_rows}: add rows, or lower "
-                            "min_rows in policy.toml")
+        raise FedroundError(f"{how_many(count, 'training row')}, the policy asks for {site.policy.min_rows}: add rows, or "
+                            "lower min_rows in policy.toml")
     persons = _persons(site, count)
     for doubt in doubts(site.policy, count + len(rows.validation)):
         raise FedroundError(f"policy.toml: {doubt}")
     idle = sum(int((~part.counts_N).sum()) for part in (rows.train, rows.validation))
-    return f"{count} training rows{persons}, {len(rows.validation)} held out" + (
-        f"; {idle} of them count for nothing: they break the contract, or cannot be encoded" if idle else "")
+    return f"{how_many(count, 'training row')}{persons}, {len(rows.validation)} held out" + (
+        f"; {idle} of all would count for nothing: they break the contract, or cannot be encoded" if idle else "")
 
 
 def _vertical(site: Site) -> str:
@@ -121,11 +123,11 @@ def _vertical(site: Site) -> str:
         known = Counter(ids_of(columns[grant.id]))
         known.pop("", None)
         if twice := sum(count > 1 for count in known.values()):
-            raise FedroundError(f"column '{grant.id}': {twice} customers have more than one row, and an exchange needs one "
-                                "for each: join their rows, or name another column in [[vertical]]")
+            raise FedroundError(f"column '{grant.id}': {how_many(twice, 'customer', 'has', 'have')} more than one row, and "
+                                "an exchange needs one for each: join their rows, or name another column in [[vertical]]")
         if len(known) > grant.most:
-            raise FedroundError(f"{len(known)} customers, and [[vertical]] of '{grant.peer}' allows {grant.most}: raise "
-                                "'most'")
+            raise FedroundError(f"{how_many(len(known), 'customer')}, and [[vertical]] of '{grant.peer}' allows "
+                                f"{grant.most}: raise 'most'")
     return ", ".join(f"'{one.peer}' for '{one.purpose}' until {one.until}: {', '.join(one.gives)}"
                      for one in site.policy.vertical) or "nobody learns of single customers"
 
@@ -141,9 +143,9 @@ def _persons(site: Site, rows: int) -> str:
     known = Counter(ids_of(columns[column][:rows]))
     lost = known.pop("", 0)
     if len(known) < site.policy.min_rows:
-        raise FedroundError(f"{len(known)} persons have training rows, the policy asks for {site.policy.min_rows}: add rows, "
-                            "or lower min_rows in policy.toml")
-    return (f" of {len(known)} persons, {max(known.values())} of one of them"
+        raise FedroundError(f"{how_many(len(known), 'person', 'has', 'have')} training rows, the policy asks for "
+                            f"{site.policy.min_rows}: add rows, or lower min_rows in policy.toml")
+    return (f" of {how_many(len(known), 'person')}, {max(known.values())} of one of them"
             + (f"; {lost} are nobody's, and never used" if lost else ""))
 
 
@@ -166,9 +168,11 @@ def _parts(site: Site, how: Partitions) -> str:
         raise FedroundError(f"no training row is in any part, told apart by {how.in_words}: expected {expected}")
     few = sum(count < least for count in known.values())
     last = max(known)
-    return (f"{len(known)} parts, told apart by {how.in_words}; '{last}' has {known[last]} training rows"
-            + (f"; {few} parts have fewer than {least}, and plans about them are refused" if few else "")
-            + (f"; {lost} training rows are in none, and never trained on" if lost else ""))
+    return (f"{how_many(len(known), 'part')}, told apart by {how.in_words}; '{last}' has "
+            f"{how_many(known[last], 'training row')}"
+            + (f"; {how_many(few, 'part', 'has', 'have')} fewer than {least}, and a plan about such a part is refused" if few
+               else "")
+            + (f"; {how_many(lost, 'training row', 'is', 'are')} in none, and never trained on" if lost else ""))
 
 
 def _labels(site: Site) -> str:
@@ -177,7 +181,8 @@ def _labels(site: Site) -> str:
         return f"what is learnt is no label: {site.recipe.task.in_words}" + (
             f"; min_class_rows = {least} of the policy says nothing" if least else "")
     if few := [label for label, count in enumerate(counts) if count < least]:
-        raise FedroundError(f"{counts[few[0]]} training rows have label {few[0]}, the policy asks for {least} of each label"
+        raise FedroundError(f"{how_many(counts[few[0]], 'training row', 'has', 'have')} label {few[0]}, the policy asks for "
+                            f"{least} of each label"
                             + (f"; {len(few)} labels have fewer" if len(few) > 1 else "") + ": do not join yet; add rows, or "
                             "lower min_class_rows in policy.toml. If this site is a member, it answers nevertheless: a "
                             "refusal would tell of records")
@@ -233,12 +238,16 @@ def _judged(site: Site) -> str:
                             f"talk to the coordinator about contract '{name}'. This site answers nevertheless: a refusal "
                             "would tell of records")
     if len(verdict.left_out) > _MANY * verdict.total:
-        raise FedroundError(f"{len(verdict.left_out)} rows count for nothing: {verdict.by_file(files, 'rows')}; mend the "
+        raise FedroundError(f"{_idle(verdict)}: {verdict.by_file(files, 'rows')}; mend the "
                             f"rows, or talk to the coordinator about contract '{name}'. This site answers nevertheless")
     if verdict.rows != ():
-        return f"{len(verdict.left_out)} rows count for nothing: {verdict.by_file(files, 'rows')}; nobody is told"
+        return f"{_idle(verdict)}: {verdict.by_file(files, 'rows')}; nobody is told"
     strict = len(site.contract.checks) - len(site.contract.warnings)
-    return f"the rows meet all {strict} checks of '{name}'"
+    return f"the rows meet all {how_many(strict, 'check')} of '{name}'"
+
+
+def _idle(verdict: Judged) -> str:
+    return how_many(len(verdict.left_out), "row", "counts", "count") + " for nothing"
 
 
 def _ledger(site: Site) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fedround.errors import ContractError, SetupError
 from fedround.privacy.spec import PersonPrivacy, SitePrivacy
 from fedround.records import Reason, Refusal
+from fedround.spoken import how_many
 from fedround.values import CheckId
 from site_workers import audit, database, registry, rollback
 from site_workers.authorise import Order, refusal_by_policy, refuse
@@ -78,8 +79,8 @@ def _tell_operator(order: Order, rows: Rows, verdict: Judged) -> None:
     """Tell the operator which checks the records fail. That stays here: one record can change it."""
     left_out = sum(int((~part.counts_N).sum()) for part in (rows.train, rows.validation))
     if left_out or verdict.tables:
-        log.warning("round %d of run '%s': %d rows count for nothing; failed checks: %s. Nothing of this is told; "
-                    "'fedround site check' says more", order.plan.round, order.plan.run, left_out,
+        log.warning("round %d of run '%s': %s for nothing; failed checks: %s. Nothing of this is told; 'fedround site check' "
+                    "says more", order.plan.round, order.plan.run, how_many(left_out, "row", "counts", "count"),
                     ", ".join((*verdict.rows, *verdict.tables)) or "none")
     if verdict.warnings or verdict.form_warnings:
         log.warning("round %d of run '%s': failed checks that only warn: %s", order.plan.round, order.plan.run,

@@ -25,6 +25,7 @@ from fedround.rounds.campaign import counts_leave
 from fedround.rounds.offer import Offer, offer
 from fedround.sightings import answers_to
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
+from fedround.spoken import how_many
 from fedround.values import Digest, Purpose, parse
 from infra.epochs import concluded
 from infra.federation_log import signed_length
@@ -195,8 +196,8 @@ def _unknown(site: Site, known: tuple[Charge, ...], history: _History, longest: 
     price = dearest((*(charge.mechanisms for charge in known),
                      *(_asked(site, asked) for plan, asked in history.plans.items() if plan not in charged)))
     if price == ():
-        raise SetupError(f"{nameless} charges are missing, and neither the ledger nor the store shows a plan: their cost "
-                         "is unknown. Stay out with max_epsilon = 0 in policy.toml")
+        raise SetupError(f"{how_many(nameless, 'charge', 'is', 'are')} missing, and neither the ledger nor the store shows a "
+                         "plan: their cost is unknown. Stay out with max_epsilon = 0 in policy.toml")
     for plan, commit in named.items():
         yield _charge(site, commit.federation, commit.run, commit.round, "train", plan, price)
     for _ in range(nameless):

@@ -28,6 +28,7 @@ from fedround.errors import ContractError, SetupError
 from fedround.files import make_folders, write_whole
 from fedround.privacy import ledger
 from fedround.privacy.entries import Part, Shared
+from fedround.spoken import how_many
 from infra.settings import DataSettings
 from validation.encoding import prints_alone
 
@@ -87,9 +88,9 @@ def _look(folder: Path, data: DataSettings) -> bool:
         for other in sorted(path.parent for path in data.ledgers(folder).glob("*/ledger.jsonl")):
             if other != place and (same := sum(np.isin(_known(other, side), every).sum() for side in SIDES)):
                 raise ContractError(
-                    f"{same} rows of data set '{data.dataset}' are rows of data set '{other.name}' in "
-                    f"{data.ledgers(folder)}, too: only one ledger protects these people over both. Name it with "
-                    f"dataset = \"{other.name}\" (site.toml, [data]; at first: --dataset {other.name})")
+                    f"data sets '{data.dataset}' and '{other.name}' in {data.ledgers(folder)} share {how_many(same, 'row')}: "
+                    "only one ledger protects these people over both. "
+                    f"Name it with dataset = \"{other.name}\" (site.toml, [data]; at first: --dataset {other.name})")
     make_folders(place)
     for side in SIDES:
         write_whole(place / f"{side}.prints", ours[side].tobytes(), durable=True, mode=0o600)

@@ -18,6 +18,7 @@ from fedround.learning.examples import Examples
 from fedround.learning.persons import count
 from fedround.learning.recipe import Recipe
 from fedround.privacy.spec import PersonPrivacy, Privacy
+from fedround.spoken import how_many
 from fedround.statistics.partitions import Partition
 from site_workers.site import Site
 from validation import encoding, judging, row_files
@@ -99,8 +100,8 @@ def only(rows: Rows, part: Partition, *, encoded: bool) -> Rows:
     if not encoded:
         return replace(cut, uncut=rows.columns)
     if len(inside_N) != len(rows.train) + len(rows.validation):
-        raise ContractError(f"column '{part.column}' has {len(inside_N)} values, and {len(rows.train)} rows to train on and "
-                            f"{len(rows.validation)} held out are encoded")
+        raise ContractError(f"column '{part.column}' has {how_many(len(inside_N), 'value')}, and "
+                            f"{how_many(len(rows.train), 'row')} to train on and {len(rows.validation)} held out are encoded")
     of_train_N, of_validation_N = np.split(inside_N, [len(rows.train)])
     return replace(cut, train=_of(rows.train, of_train_N), validation=_of(rows.validation, of_validation_N))
 

@@ -13,6 +13,7 @@ from fedround import __version__
 from fedround.errors import StoreError
 from fedround.privacy import apart
 from fedround.signing import digest
+from fedround.spoken import how_many
 from infra import health
 from infra.prefect_client import use_api
 from infra.serving import served_alone
@@ -99,6 +100,6 @@ def _require_newest(site: Site) -> None:
 def _send_what_is_unsent(site: Site) -> None:
     try:
         if (sent := release.resend(site.within(Patience(_RESEND_S)))) > 0:
-            log.info("sent %d answers that an earlier process had kept", sent)
+            log.info("sent %s that an earlier process had kept", how_many(sent, "answer"))
     except StoreError as error:
         log.warning("%s; kept answers stay in the outbox", error)

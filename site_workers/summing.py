@@ -23,6 +23,7 @@ from fedround.secure_sums.masking import mask
 from fedround.secure_sums.revealing import check_survivors, reveal
 from fedround.secure_sums.spec import SecureSum
 from fedround.signing import digest
+from fedround.spoken import how_many
 from infra.epochs import Epoch, check_answers, check_countersigned, known_epoch, read_offered
 from site_workers import once, outbox
 from site_workers.authorise import Order, refuse
@@ -53,7 +54,7 @@ def material(site: Site, order: Order) -> bytes | Refusal:
     if (len(found.roster), found.slots) != (asks.members, asks.slots):
         raise TrustError(f"{_source(order)}: says of the keys that were offered what is not so")
     if len(found.roster) < how.least(len(order.federation.sites)):
-        raise TrustError(f"{_source(order)}: {len(found.roster)} members offered keys, and a sum is of "
+        raise TrustError(f"{_source(order)}: {how_many(len(found.roster), 'member')} offered keys, and a sum is of "
                          f"{how.least(len(order.federation.sites))} at least")
     once.promise(site.folder, found.epoch, once.SHARES, order.digest, _source(order))
     return _true(order, lambda: deal(

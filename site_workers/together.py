@@ -19,6 +19,7 @@ from fedround.errors import ContractError, SetupError, TrustError
 from fedround.files import write_whole
 from fedround.learning.persons import ids_of
 from fedround.records import Join
+from fedround.spoken import how_many
 from fedround.vertical import learners
 from infra.history import NOT_OURS, findings, read_federation, read_finding, read_plan
 from site_workers.exchange import Exchange, kept_of, read_exchange, uses, want
@@ -70,8 +71,9 @@ def predict(site: Site, peer: str, purpose: str, rows: Path) -> Together:
                 log.warning("%s; its scores are left out: 'fedround join --score --anew' brings others", error)
     if unknown := sorted({*customers} - asked - {""}):
         want(site, grant, unknown)
-        raise SetupError(f"scores of {len(unknown)} customers at {rows} were never asked for; it is written down whose. Ask "
-                         f"the coordinator to run 'fedround join --score' with '{peer}' for '{purpose}', then predict again")
+        raise SetupError(f"scores of {how_many(len(unknown), 'customer')} at {rows} were never asked for; it is written down "
+                         f"whose. Ask the coordinator to run 'fedround join --score' with '{peer}' for '{purpose}', then "
+                         "predict again")
     has_N = np.array([customer in known for customer in customers])
     own_ND = np.column_stack([floats(columns[name]) for name in grant.columns])
     score_N = np.array([known.get(customer, 0) for customer in customers], dtype=np.uint8)

@@ -20,6 +20,7 @@ from fedround.records import Answer, SiteMemory
 from fedround.rounds import clusters, server, tickets
 from fedround.rounds.clusters import picked_in
 from fedround.rounds.server import Average, Combined
+from fedround.spoken import how_many
 from tasks.collect import Collected, Sum
 from tasks.coordinator import Coordinator
 from tasks.gather import of_regions
@@ -122,6 +123,6 @@ def _check_used(planned: Planned, result: Aggregate) -> None:
     if used < fewest:
         reasons = "; ".join(f"'{site}': {standing.verdict}" for site, standing in left_out.items())
         raise QuorumError(
-            f"{planned.in_words}: {used} updates remain of {len(result.standings)}, and of a quorum of {plan.quorum} at "
-            f"least {fewest} must (left out: {reasons}). Nothing is committed; run the round again when more sites answer, "
-            "or ask with a smaller quorum")
+            f"{planned.in_words}: {how_many(used, 'update', 'remains', 'remain')} of {len(result.standings)}, and of a "
+            f"quorum of {plan.quorum} at least {fewest} must (left out: {reasons}). Nothing is committed; run the round "
+            "again when more sites answer, or ask with a smaller quorum")

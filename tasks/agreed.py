@@ -21,6 +21,7 @@ from fedround.rounds.clipping import privacy_after
 from fedround.rounds.earlier import training_after
 from fedround.rounds.reputation import exclusions
 from fedround.rounds.tickets import ticket_of, tickets_after
+from fedround.spoken import how_many
 from fedround.statistics.partitions import Partition
 from fedround.terms import Agreed
 from infra.history import Committed
@@ -163,8 +164,8 @@ def check_everybody(said: Commit | Finding, plan: Plan, source: str) -> None:
         what, answered = "commit", [update.site for update in said.updates]
         used = sum(update.verdict is Verdict.USED for update in said.updates)
         if used < (fewest := plan.agreed.aggregation.fewest_used(plan.quorum)):
-            raise ChainError(f"{what} of {source}: {used} updates are used, and of a quorum of {plan.quorum} at least "
-                             f"{fewest} must be")
+            raise ChainError(f"{what} of {source}: {how_many(used, 'update', 'is', 'are')} used, and of a quorum of "
+                             f"{plan.quorum} at least {fewest} must be")
     else:
         what, answered = "finding", [told.site for told in said.answers]
     named = [*answered, *(no.site for no in said.refusals), *(no.site for no in said.rejected), *said.missing]

@@ -8,6 +8,7 @@ from fedround.errors import TrustError
 from fedround.federation import Federation, SiteEntry
 from fedround.federation_log import Logged, handed_over
 from fedround.records import Answer, Commit, SiteLedger
+from fedround.spoken import how_many
 
 
 def keys_of(member: SiteEntry, log: Sequence[Logged]) -> frozenset[str]:
@@ -24,8 +25,9 @@ def check(parent: Commit, answer: Answer, member: SiteEntry, log: Sequence[Logge
     known = {ledger.site: ledger for ledger in parent.ledgers}.get(member.name)
     least = 0 if known is None else known.charges + (answer.mechanisms != ())
     if known is not None and known.key in keys_of(member, log) and answer.charges < least:
-        raise TrustError(f"site '{member.name}' round {answer.round}: its ledger has {answer.charges} charges, and had "
-                         f"{known.charges} in an earlier round: restored from a backup, it has forgotten what was spent")
+        raise TrustError(f"site '{member.name}' round {answer.round}: its ledger has {how_many(answer.charges, 'charge')}, "
+                         f"and had {known.charges} in an earlier round: restored from a backup, it has forgotten what was "
+                         "spent")
 
 
 def after(parent: Commit, federation: Federation, answers: Mapping[str, Answer]) -> tuple[SiteLedger, ...]:

@@ -24,6 +24,7 @@ from fedround.privacy.spec import NoPrivacy, PersonPrivacy, Privacy, SitePrivacy
 from fedround.records import Commit, Plan
 from fedround.rounds.clusters import scores_in
 from fedround.rounds.tickets import ended, share
+from fedround.spoken import how_many
 from fedround.statistics import Release
 from fedround.statistics.partitions import Partition
 from fedround.terms import Terms
@@ -278,7 +279,7 @@ def _step_in_words(terms: Terms) -> str:
 def _contract_in_words(contract: Contract) -> str:
     """Which checks only warn depends on no record, and everybody may read it."""
     warnings = contract.warnings
-    return f"'{contract.name}', {len(contract.checks)} checks" + (
+    return f"'{contract.name}', {how_many(len(contract.checks), 'check')}" + (
         f", of which {len(warnings)} only warn{'s' * (len(warnings) == 1)}: {', '.join(warnings)}" if warnings else "")
 
 
@@ -309,7 +310,7 @@ def _both_prices(terms: Terms, collected: Collected) -> str:
 def _promise_in_words(privacy: Privacy, training: Training) -> str:
     if isinstance(privacy, NoPrivacy):
         return "none: updates leave without noise"
-    budget = f"epsilon <= {privacy.epsilon:g} at delta {privacy.delta_dp:g} over {privacy.rounds} rounds"
+    budget = f"epsilon <= {privacy.epsilon:g} at delta {privacy.delta_dp:g} over {how_many(privacy.rounds, 'round')}"
     if isinstance(privacy, SitePrivacy):
         return f"site level (all that a site contributes, or nothing), {budget}; update clipped and noised, PLD accountant"
     if isinstance(training, Trees):

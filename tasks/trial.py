@@ -71,7 +71,7 @@ def _check_columns(test_set: Path, contract: Contract) -> None:
 
 def _notes_on(found: Examples, whose: str, task: Task) -> list[str]:
     idle = int((~found.counts_N).sum())
-    notes = [f"{idle} of {len(found)} rows of {whose} cannot be encoded, and count for nothing"] if idle else []
+    notes = [f"{idle} of {len(found)} rows of {whose} cannot be encoded, and would count for nothing"] if idle else []
     if task.labels is None:
         return notes
     names, place_N = task.groups(found.at(found.counts_N).targets)

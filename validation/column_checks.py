@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fedround.learning.columns import Category, Column, Date, Numeric
+from fedround.spoken import how_many
 from fedround.values import MAX_CHECKS, Name, parse
 from validation.contract import Contract, ContractFile, columns_of
 from validation.inferring import named_once, slug
@@ -85,10 +86,11 @@ def _differ(one: Column, kind: str, kwargs: dict[str, Any], *, drops: bool) -> I
     elif kind == _IN_SET and isinstance(one, Category):
         agreed, listed = set(kwargs.get("value_set") or ()), set(one.values)
         if more := len(agreed - listed):
-            yield f"'{one.column}': {more} values of the contract's list are not in COLUMNS: there they are \"other\""
+            yield (f"'{one.column}': the contract lists {how_many(more, 'value')} that COLUMNS lack, which read \"other\" "
+                   "instead")
         if drops and (more := len(listed - agreed)):
-            yield (f"'{one.column}': {more} values that COLUMNS list are not in the contract: rows that hold them count for "
-                   "nothing")
+            yield (f"'{one.column}': COLUMNS list {how_many(more, 'value')} that the contract lacks: rows with such a value "
+                   "count for nothing")
     elif kind == "expect_column_values_to_not_be_null" and drops and one.missing:
         yield (f"'{one.column}': COLUMNS have a place for \"missing\", and by the contract a row without it counts for "
                "nothing: say missing=False, or let the check only warn")

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedround.errors import ContractError
 from fedround.learning.columns import Category, Column, Numeric, Truth
+from fedround.spoken import how_many
 from fedround.values import LARGEST_WHOLE, ColumnName
 from validation.inferring import outward, readable, times
 from validation.row_parts import RowFiles
@@ -181,7 +182,7 @@ class _Deciding:
             return (f"holds texts most of which fewer than {self.rows_each} rows share, or more than {self.levels} different "
                     "ones: names, or free text")
         if rare := len(seen.values or {}) - len(listed):
-            self._say(name, f"{rare} more values are rarer, and are \"other\"")
+            self._say(name, f"\"other\" stands for {how_many(rare, 'rarer value')}")
         return Category(name, values=tuple(sorted(listed)))
 
     def _number(self, name: str, seen: _Looked) -> Column | str:
@@ -255,14 +256,15 @@ class _Deciding:
         listed = sorted(seen.common(self.rows_each))
         if seen.values is None or not 2 <= len(listed) <= most:
             found = f"more than {_MOST_SEEN}" if seen.values is None else len(seen.values)
-            raise ContractError(f"the target '{name}' holds {found} different values, of which {len(listed)} are held by "
-                                f"{self.rows_each} rows or more: "
+            raise ContractError(f"the target '{name}' holds {how_many(found, 'different value')}, of which {len(listed)} are "
+                                f"held by {self.rows_each} rows or more: "
                                 + ("an event must be 2 such values (--rows-each)" if kind == "survive" else
                                    f"labels must be 2 to {most} such values (--levels, --rows-each)")
                                 + (f"; or {numbers}" if seen.kind == "number" else ""))
         if len(listed) < len(seen.values):
-            self.notes.append(f"the target '{name}': {len(seen.values) - len(listed)} values are held by fewer than "
-                              f"{self.rows_each} rows; they are no labels, and rows with them count for nothing")
+            self.notes.append(f"the target '{name}': {how_many(len(seen.values) - len(listed), 'value', 'is', 'are')} held "
+                              f"by fewer than {self.rows_each} rows; they are no labels, and rows with them count for "
+                              "nothing")
         return Category(name, values=tuple(map(int, listed)) if seen.kind == "number" else tuple(listed), missing=False)
 
 

@@ -9,6 +9,7 @@ from fedround.records import DealShares, Join, OfferKeys, Plan, Reveal
 from fedround.secure_sums.dealing import Dealt
 from fedround.secure_sums.keys import Keys
 from fedround.secure_sums.revealing import Reveals
+from fedround.spoken import how_many
 from fedround.vertical import box
 
 
@@ -17,7 +18,7 @@ def check_form(plan: Plan, body: bytes, source: str) -> None:
     match plan.asks:
         case OfferKeys(slots=slots):
             if (count := len(Keys.from_bytes(body, source).slots)) != slots:
-                raise ContractError(f"{source}: offers keys for {count} slots, asked were {slots}")
+                raise ContractError(f"{source}: offers keys for {how_many(count, 'slot')}, asked were {slots}")
         case DealShares(members=members, slots=slots):
             dealt, threshold = Dealt.from_bytes(body, source), plan.agreed.combine and plan.agreed.combine.threshold
             if (dealt.members, dealt.slots, dealt.threshold) != (members, slots, threshold):
@@ -25,7 +26,8 @@ def check_form(plan: Plan, body: bytes, source: str) -> None:
                                     f"{dealt.threshold}, asked were {members}, {slots} and {threshold}")
         case Reveal(survivors=survivors, dropped=dropped):
             if (count := len(Reveals.from_bytes(body, source).shares)) != len(survivors) + len(dropped):
-                raise ContractError(f"{source}: reveals {count} shares, asked were {len(survivors) + len(dropped)}")
+                raise ContractError(f"{source}: reveals {how_many(count, 'share')}, asked were "
+                                    f"{len(survivors) + len(dropped)}")
         case Join(step="channel"):
             if len(body) != box.KEY_BYTES:
                 raise ContractError(f"{source}: sent {len(body)} bytes as a key, expected {box.KEY_BYTES}")

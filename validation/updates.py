@@ -30,6 +30,7 @@ from fedround.rounds.campaign import mechanism_kind, misfit
 from fedround.rounds.offer import offer
 from fedround.sightings import is_sighting
 from fedround.signing import envelope, unseal
+from fedround.spoken import how_many
 from fedround.statistics import LARGEST, LOUDEST, Release, Statistic
 from fedround.values import Digest, PublicKey
 from validation.payloads import form_of
@@ -109,7 +110,7 @@ def _check_masked(masked: Masked, plan: Plan, source: str) -> None:
         raise ContractError(f"{source}: a vector of {masked.length} numbers in {masked.payload.size_bytes} bytes, expected "
                             f"{length} in {4 * length}")
     if len(masked.payload.chunks) != (count := -(-4 * length // codec.CHUNK_BYTES)):
-        raise ContractError(f"{source}: digests of {len(masked.payload.chunks)} chunks, expected {count}")
+        raise ContractError(f"{source}: digests of {how_many(len(masked.payload.chunks), 'chunk')}, expected {count}")
 
 
 # -- what it released --------------------------------------------------------------------------------------------------
@@ -172,7 +173,7 @@ def _check_update(update: Update | None, plan: Plan, source: str) -> None:
     if update.payload.size_bytes != expected:
         raise ContractError(f"{source}: a payload of {update.payload.size_bytes} bytes, expected {expected}")
     if len(update.payload.chunks) != (count := -(-expected // codec.CHUNK_BYTES)):
-        raise ContractError(f"{source}: digests of {len(update.payload.chunks)} chunks, expected {count}")
+        raise ContractError(f"{source}: digests of {how_many(len(update.payload.chunks), 'chunk')}, expected {count}")
     _check_mechanism(update, plan, source)
 
 
@@ -188,16 +189,18 @@ def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
     if isinstance(mechanism, DpSgd | RowSum):
         _check_cap(mechanism, cap(privacy), source)
     if isinstance(mechanism, DpFtrl) and mechanism.batch_size > training.batch_size:
-        raise ContractError(f"{source}: batches of {mechanism.batch_size} rows, the plan asks for {training.batch_size}")
+        raise ContractError(f"{source}: batches of {how_many(mechanism.batch_size, 'row')}, the plan asks for "
+                            f"{training.batch_size}")
     _check_possible(mechanism, training, source)
     all_of_few = isinstance(mechanism, RowSum) or (isinstance(mechanism, DpSgd) and mechanism.sampling_rate == 1)
     if update.rows is not None and not (all_of_few and update.rows <= (training.batch_size or LARGEST)):
-        raise ContractError(f"{source}: declares {update.rows} rows, which only a site that has fewer than a batch does")
+        raise ContractError(f"{source}: declares {how_many(update.rows, 'row')}, which only a site that has fewer than a "
+                            "batch does")
     if all_of_few and update.rows is None:
         raise ContractError(f"{source}: draws all its rows and does not say how many they are, so its noise is not known")
     if update.steps is not None and not (training.partial != "refuse" and update.steps < training.local_steps):
-        raise ContractError(f"{source}: declares {update.steps} steps, the plan asks for {training.local_steps} and "
-                            f"{'no fewer' if training.partial == 'refuse' else 'for fewer only if time is up'}")
+        raise ContractError(f"{source}: declares {how_many(update.steps, 'step')}, the plan asks for {training.local_steps} "
+                            f"and {'no fewer' if training.partial == 'refuse' else 'for fewer only if time is up'}")
     _check_count(update, privacy, source)
     if (why_not := misfit(plan.agreed, mechanism)) is not None:
         raise ContractError(f"{source}: {why_not}")
@@ -208,7 +211,7 @@ def _check_steps(covered: int, training: Training, source: str) -> None:
     fewest, most = ((training.fewest_paid, training.paid) if isinstance(training, LocalTraining)
                     else (training.local_steps, training.local_steps))
     if not fewest <= covered <= most:
-        raise ContractError(f"{source}: took {covered} steps, the plan asks for {most}"
+        raise ContractError(f"{source}: took {how_many(covered, 'step')}, the plan asks for {most}"
                             + (f", and for {fewest} at least" if fewest < most else ""))
 
 

@@ -21,6 +21,7 @@ from fedround.errors import ContractError
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer, Training
 from fedround.learning.tasks import Task
 from fedround.privacy.spec import Privacy, SitePrivacy
+from fedround.spoken import how_many
 from fedround.statistics import Release
 
 
@@ -63,7 +64,7 @@ def chosen(clusters: int, task: Task, told: Sequence[Release]) -> int | None:
     if clusters == 1:
         return None
     if len(told) != clusters:
-        raise ContractError(f"scores of {len(told)} models are told, and a site chooses among {clusters}")
+        raise ContractError(f"scores of {how_many(len(told), 'model')} are told, and a site chooses among {clusters}")
     losses = [1.0 if (loss := task.mean_loss(one)) is None else loss for one in told]
     return losses.index(min(losses))
 

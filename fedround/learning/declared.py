@@ -19,6 +19,7 @@ from fedround.learning.cells import Bool, check_there, numbers
 from fedround.learning.columns import Category, Columns, OfColumn, Truth
 from fedround.learning.examples import TARGET, Array, Arrays
 from fedround.learning.tasks import Classify, Kind
+from fedround.spoken import how_many
 from fedround.values import LARGEST_WHOLE, in_words
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def built_for(build_model: Callable[..., nn.Module], columns: Columns | None, re
     if not wanted:
         return build_model
     if columns is None or len(wanted) > 1:
-        raise ContractError(f"{recipe}: build_model takes {len(wanted)} arguments, expected none" + (
+        raise ContractError(f"{recipe}: build_model takes {how_many(len(wanted), 'argument')}, expected none" + (
             " without COLUMNS, whose number of features it could take" if columns is None else ", or the number of features"))
     return functools.partial(build_model, columns.width)
 

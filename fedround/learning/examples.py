@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.errors import ContractError
+from fedround.spoken import how_many
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -68,10 +69,10 @@ class Examples:
         check_arrays(self.targets, "labels")
         for name, array in self.inputs.items():
             if len(array) != rows:
-                raise ContractError(f"labels are of {rows} rows, and the features '{name}' of {len(array)}")
+                raise ContractError(f"labels are of {how_many(rows, 'row')}, and the features '{name}' of {len(array)}")
         for name, array in self.targets.items():
             if len(array) != rows:
-                raise ContractError(f"the labels '{name}' are of {len(array)} rows, others of {rows}")
+                raise ContractError(f"the labels '{name}' are of {how_many(len(array), 'row')}, others of {rows}")
         counts_N = np.ones(rows, np.bool_) if counts_N is None else counts_N
         if counts_N.shape != (rows,) or counts_N.dtype != np.bool_:
             raise ContractError(f"what counts is {counts_N.dtype} of shape {counts_N.shape}, expected bool of ({rows},)")
@@ -128,7 +129,7 @@ def shapes(arrays: Arrays) -> tuple[Shape, ...]:
 def in_words(found: Sequence[Shape]) -> str:
     """For messages: "8 features", or "'mask': bool of (12,), 'x': int64 of (12,)"."""
     if len(found) == 1 and found[0].dtype == "float32" and len(found[0].shape) == 1:
-        return f"{found[0].shape[0]} features"
+        return how_many(found[0].shape[0], "feature")
     return ", ".join(f"'{one.name}': {one.dtype} of {one.shape}" for one in found)
 
 
@@ -161,8 +162,8 @@ def check_arrays(arrays: Arrays, what: str, rows: int | None = None) -> None:
             raise ContractError(f"{which} are {array.dtype} of {array.ndim} dimensions, expected one of {', '.join(DTYPES)}, "
                                 "with a row in each place of the first dimension")
         if rows is not None and len(array) != rows:
-            raise ContractError(f"{which} of {len(array)} rows for {rows} rows: a recipe encodes every row by itself, and "
-                                "leaves none out")
+            raise ContractError(f"{which} of {how_many(len(array), 'row')} for {how_many(rows, 'row')}: a recipe encodes "
+                                "every row by itself, and leaves none out")
         if 0 in array.shape[1:]:
             raise ContractError(f"{which} have no columns: a model needs one at least")
         if array.dtype.kind == "f" and not np.isfinite(array).all():

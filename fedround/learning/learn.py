@@ -23,6 +23,7 @@ from fedround.learning.trees.spec import Trees
 from fedround.learning.union.spec import UnionStep
 from fedround.privacy.noise import NoiseSource
 from fedround.privacy.spec import TrainingMechanism
+from fedround.spoken import how_many
 
 
 def learn(recipe: Recipe, base: Tensors, examples: Examples, training: Training, mechanism: TrainingMechanism,
@@ -67,5 +68,5 @@ def check_learner(recipe: Recipe, training: Training) -> None:
     if isinstance(training, Trees | Foreign) or not training.class_weights:
         return
     if len(training.class_weights) != recipe.task.labels:
-        raise ContractError(f"training.class_weights has {len(training.class_weights)} weights, and recipe '{recipe.name}' "
-                            f"learns {recipe.task.in_words}: give one weight for each label, or none")
+        raise ContractError(f"training.class_weights has {how_many(len(training.class_weights), 'weight')}, and recipe "
+                            f"'{recipe.name}' learns {recipe.task.in_words}: give one weight for each label, or none")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from fedround.errors import ContractError
 from fedround.learning.examples import Array, Arrays, Examples
+from fedround.spoken import how_many
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -28,7 +29,8 @@ def replaced(examples: Examples, public_KP: Float64, places: Sequence[int], key:
     inputs = examples.inputs
     widths = [_flat(array).shape[1] for array in inputs.values()]
     if sum(widths) != public_KP.shape[1]:
-        raise ContractError(f"public rows have {public_KP.shape[1]} numbers, and the recipe makes {sum(widths)} of a row")
+        raise ContractError(f"public rows have {how_many(public_KP.shape[1], 'number')}, and the recipe makes {sum(widths)} "
+                            "of a row")
     from_N, made, start, wanted = _drawn(examples, len(public_KP), key), {}, 0, np.array(places)
     for (name, array), width in zip(inputs.items(), widths, strict=True):
         there = wanted[(start <= wanted) & (wanted < start + width)]

@@ -29,6 +29,7 @@ from fedround.learning.sums import gradient_sums
 from fedround.privacy.noise import FINE, GRID, NoiseSource, noised_counts
 from fedround.privacy.spec import DpFtrl, DpSgd, PerRecord, TrainingMechanism
 from fedround.privacy.tree import TreeNoise
+from fedround.spoken import how_many
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -218,7 +219,8 @@ def _check(mechanism: TrainingMechanism, training: LocalTraining, rows: int, per
         raise ContractError("the mechanism is of persons and nobody says whose rows are whose, or the other way round")
     if isinstance(mechanism, PerRecord):
         if not training.fewest_paid <= mechanism.steps <= training.paid:
-            raise ContractError(f"the mechanism covers {mechanism.steps} steps, the plan asks for {training.paid}")
+            raise ContractError(f"the mechanism covers {how_many(mechanism.steps, 'step')}, the plan asks for "
+                                f"{training.paid}")
         check_exact(mechanism.noise_multiplier, rows)
     if isinstance(mechanism, DpFtrl) and mechanism.steps * mechanism.batch_size > rows:
         raise ContractError(f"{mechanism.steps} batches of {mechanism.batch_size} rows would use some of {rows} rows twice, "

@@ -10,6 +10,7 @@ from fedround.errors import ContractError
 from fedround.privacy.accounting import epsilon, gaussian_delta
 from fedround.privacy.spec import DpSgd, GaussianCounts, Mechanism, PersonPrivacy, Promise, RecordPrivacy, cap
 from fedround.privacy.units import precision_of
+from fedround.spoken import how_many
 
 LARGEST_NOISE_MULTIPLIER = 1000.0
 
@@ -51,7 +52,7 @@ def smallest_noise(privacy: Promise, training: Callable[[float], Mechanism],
     decides only how long the search takes.
     Raises ContractError if no noise can do it.
     """
-    budget = f"epsilon {privacy.epsilon} at delta_dp {privacy.delta_dp} for {privacy.rounds} rounds"
+    budget = f"epsilon {privacy.epsilon} at delta_dp {privacy.delta_dp} for {how_many(privacy.rounds, 'round')}"
     if epsilon(beside, privacy.delta_dp, privacy.unit) >= privacy.epsilon:
         raise ContractError(f"the counts of evaluations, groups and drift alone spend {budget}: raise their noise_std, or "
                             "the budget")

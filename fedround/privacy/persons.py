@@ -17,6 +17,7 @@ from fedround.errors import PrivacyError
 from fedround.privacy.accounting import LARGEST_EPSILON, SMALLEST_DELTA_DP, Pld
 from fedround.privacy.spec import GaussianUpdate, Mechanism
 from fedround.privacy.units import precision_of, released
+from fedround.spoken import how_many
 
 MOST_ROWS = 50
 """More rows of one person are not computed: their epsilon means nothing."""
@@ -37,7 +38,7 @@ def epsilon_of_person(mechanisms: Iterable[tuple[Mechanism, int]], delta_dp: flo
     sampled, precision = Counter[tuple[float, float, int]](), 0.0
     for (mechanism, rows), times in Counter(mechanisms).items():
         if not 0 <= rows <= MOST_ROWS:
-            raise PrivacyError(f"{rows} rows of one person: expected 0 to {MOST_ROWS}")
+            raise PrivacyError(f"{how_many(rows, 'row')} of one person: expected 0 to {MOST_ROWS}")
         if rows == 0:
             continue
         if (one := released(mechanism, "record")) is None:

@@ -13,6 +13,7 @@ from decimal import ROUND_FLOOR, Context
 
 from fedround.privacy.spec import DpFtrl, DpSgd, Mechanism
 from fedround.privacy.units import noise_of_one
+from fedround.spoken import how_many
 
 MOST_DELTA_ROWS = 0.1
 """delta_dp times the number of rows may be this at most."""
@@ -37,8 +38,8 @@ def doubts(delta_dp: float, rows: int | None, mechanism: Mechanism | None, batch
     not known.
     """
     if rows is not None and delta_dp > largest_delta_dp(rows):
-        yield (f"delta_dp {delta_dp:g} times {rows} rows is {delta_dp * rows:.3g}: so many records may be published outright "
-               f"under this promise. Sites refuse more than {MOST_DELTA_ROWS:g}: ask for at most "
+        yield (f"delta_dp {delta_dp:g} times {how_many(rows, 'row')} is {delta_dp * rows:.3g}: so many records may be "
+               f"published outright under this promise. Sites refuse more than {MOST_DELTA_ROWS:g}: ask for at most "
                f"{_DOWN.create_decimal(largest_delta_dp(rows)):g}")
     elif rows is None and delta_dp > largest_delta_dp(100):
         yield (f"delta_dp {delta_dp:g} means nothing for more than {math.floor(MOST_DELTA_ROWS / delta_dp)} rows, and sites "
@@ -49,5 +50,5 @@ def doubts(delta_dp: float, rows: int | None, mechanism: Mechanism | None, batch
                "more rounds or steps, or larger batches")
     batch = mechanism.batch_size if isinstance(mechanism, DpFtrl) else batch_size
     if batch is not None and batch < min_batch and not (mechanism is not None and not isinstance(mechanism, DpSgd | DpFtrl)):
-        yield (f"batches of {batch} rows: a step is about so few records. Sites refuse fewer than {min_batch} unless their "
-               "policy says otherwise: raise training.batch_size")
+        yield (f"batches of {how_many(batch, 'row')}: a step is about so few records. Sites refuse fewer than {min_batch} "
+               "unless their policy says otherwise: raise training.batch_size")

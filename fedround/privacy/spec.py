@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from fedround.spoken import how_many
 from fedround.values import LARGEST_WHOLE, ColumnName, Value
 
 NoiseMultiplier = Annotated[float, Field(ge=1e-6, le=1e6)]
@@ -173,8 +174,8 @@ class DpFtrl(Value):
     @model_validator(mode="after")
     def _check_rows(self) -> Self:
         if self.rows is not None and self.steps * self.batch_size > self.rows:
-            raise ValueError(f"{self.steps} batches of {self.batch_size} rows are more than the {self.rows} rows that there "
-                             "are")
+            raise ValueError(f"{self.steps} batches of {how_many(self.batch_size, 'row')} are more than the {self.rows} rows "
+                             "that there are")
         return self
 
 

@@ -13,6 +13,7 @@ from fedround.learning.clusters import schema_of_one
 from fedround.learning.tasks import Task
 from fedround.records.questions import Measure, Question
 from fedround.regions.spec import lapsed
+from fedround.spoken import how_many
 from fedround.statistics import ClassSums, Decisions, Importance, ModelSums, Scores
 from fedround.statistics.partitions import of_one_kind
 from fedround.terms import Agreed
@@ -135,7 +136,7 @@ class Plan(Address, Signed):
         if len({*sites, *self.cohort}) < len(sites) + len(self.cohort):
             raise ValueError("a member has two tickets: it works on one plan at a time")
         if any(not 1 <= self.round - ticket.round <= pace.max_age for ticket in self.tickets):
-            raise ValueError(f"a ticket is of this round, or older than the {pace.max_age} rounds of the pace")
+            raise ValueError(f"a ticket is of this round, or older than the {how_many(pace.max_age, 'round')} of the pace")
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from fedround.aggregation.rows import Coordinates, Floats, Row
 from fedround.aggregation.survey import screen, why
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import ContractError
+from fedround.spoken import how_many
 
 NUMBER_BYTES, MASKED_BYTES = 8, 4
 _BLOCK = 1 << 18
@@ -85,7 +86,8 @@ def mean_of(files: Sequence[Path], size: int, weight: float) -> Coordinates:
     Raises ContractError, naming the file, if one does not have so many numbers, or holds one that is not finite.
     """
     if not files or not (math.isfinite(weight) and weight > 0):
-        raise ContractError(f"{len(files)} partial sums of weight {weight:g}: there is nothing to take the mean of")
+        raise ContractError(f"{how_many(len(files), 'partial sum')} of weight {weight:g}: there is nothing to take the mean "
+                            "of")
     mean_D = np.empty(size, np.float32)
     for path in files:
         if path.stat().st_size != NUMBER_BYTES * size:

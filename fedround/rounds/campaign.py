@@ -45,6 +45,7 @@ from fedround.privacy.spec import (
     of_persons,
 )
 from fedround.privacy.tree import depth
+from fedround.spoken import how_many
 from fedround.statistics import Groups, LocalEvaluation
 from fedround.terms import Terms
 
@@ -127,7 +128,7 @@ def misfit(terms: Terms, declared: Mechanism) -> str | None:
     seldom = isinstance(declared, DpSgd) and declared.sampling_rate < JUDGED_RATE
     others = [(one, times) for one, times in Counter(beside(privacy, terms.evaluation, terms.groups, terms.drift)).items()]
     said = f"declares noise of {declared.noise_multiplier:g} clip norms: too"
-    promise = f"epsilon {privacy.epsilon:g} for {privacy.rounds} rounds"
+    promise = f"epsilon {privacy.epsilon:g} for {how_many(privacy.rounds, 'round')}"
     if (not seldom and privacy.epsilon >= JUDGED_EPSILON
             and epsilon_at_most(with_noise(LITTLE), privacy.delta_dp, privacy.unit) > privacy.epsilon):
         return f"{said} little, {LITTLE:g} times as much would not keep {promise}"
@@ -175,7 +176,8 @@ def _beside_training(privacy: Promise, evaluation: LocalEvaluation, groups: Grou
 def _fixed_batch(batch_size: int, steps: int, rows: int) -> int:
     """As many rows as the plan asks for, or as few as make all batches of a round differ."""
     if rows < steps:
-        raise ContractError(f"{rows} rows cannot fill {steps} batches without using one twice: ask for fewer steps")
+        raise ContractError(f"{how_many(rows, 'row')} cannot fill {steps} batches without using one twice: ask for fewer "
+                            "steps")
     return min(batch_size, rows // steps)
 
 

@@ -9,6 +9,7 @@ from fedround.agreement import Agreement, Reputation
 from fedround.errors import ContractError
 from fedround.records import Exclusion
 from fedround.rounds.earlier import Earlier
+from fedround.spoken import how_many
 
 
 def first_judged(policy: Reputation | None, number: int) -> int:
@@ -30,8 +31,8 @@ def exclusions(agreed: Agreement, members: Sequence[str], number: int, past: Seq
     left = len(members) - len(found)
     if found and left < agreed.quorum:
         names = ", ".join(f"'{exclusion.site}' ({exclusion.reason})" for exclusion in found)
-        raise ContractError(f"round {number}: with {names} excluded, {left} sites are left and the quorum is "
-                            f"{agreed.quorum}: lower the quorum, or take [reputation] out of the federation file")
+        raise ContractError(f"round {number}: with {names} excluded, {how_many(left, 'site', 'is', 'are')} left and the "
+                            f"quorum is {agreed.quorum}: lower the quorum, or take [reputation] out of the federation file")
     return tuple(found)
 
 

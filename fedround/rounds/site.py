@@ -46,6 +46,7 @@ from fedround.records import Question, Train
 from fedround.rounds.campaign import first_row
 from fedround.rounds.offer import Offer
 from fedround.rounds.summed import layout
+from fedround.spoken import how_many
 from fedround.statistics import Release, release
 from fedround.terms import Terms
 
@@ -333,8 +334,8 @@ class _Evidence:
         _, counts_N = self._scored
         value_N = self._inputs.column(name)
         if len(value_N) != len(self._inputs.train) + len(counts_N):
-            raise ContractError(f"column '{name}' has {len(value_N)} values, and there are {len(self._inputs.train)} rows to "
-                                f"train on and {len(counts_N)} held out")
+            raise ContractError(f"column '{name}' has {how_many(len(value_N), 'value')}, and there are "
+                                f"{how_many(len(self._inputs.train), 'row')} to train on and {len(counts_N)} held out")
         return value_N[len(self._inputs.train):][counts_N]
 
     def replaced(self, public_KP: Float64, places: Sequence[int], key: bytes) -> _Evidence:

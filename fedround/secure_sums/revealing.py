@@ -16,6 +16,7 @@ from fedround.secure_sums.keys import Roster, check_slot, cohort, private_key
 from fedround.secure_sums.masking import Mask, UInt32, apply, pair_mask, self_key
 from fedround.secure_sums.shamir import PRIME, SHARE_BYTES, weights
 from fedround.secure_sums.spec import FEWEST_MEMBERS, MOST_MEMBERS, SecureSum
+from fedround.spoken import how_many
 
 _BEGIN = b"fedround/1/secure-sums/reveals\n"
 
@@ -50,7 +51,7 @@ def check_survivors(spec: SecureSum, members: int, me: str, roster: Roster, surv
     Raises ToleranceError for too few survivors, ContractError for what is no partition of the roster, or without `me`.
     """
     if len(survivors) < spec.least(members):
-        raise ToleranceError(f"a sum over {len(survivors)} members was asked for; this federation agreed on "
+        raise ToleranceError(f"a sum over {how_many(len(survivors), 'member')} was asked for; this federation agreed on "
                              f"{spec.least(members)} at least, so '{me}' reveals nothing")
     if me not in survivors:
         raise ContractError(f"'{me}' was asked to reveal shares for a sum that it is not in")
@@ -137,7 +138,7 @@ def rebuilt(epoch: bytes, roster: Roster, dealt: Mapping[str, Dealt], slot: int,
     wrong = tuple(name for name in sorted(reveals) if not _is_right(name, reveals[name], who, names, dealt, slot, survivors))
     right = [name for name in sorted(reveals) if name not in wrong]
     if len(right) < threshold:
-        raise QuorumError(f"{len(right)} members revealed their shares rightly, {threshold} must"
+        raise QuorumError(f"{how_many(len(right), 'member')} revealed their shares rightly, {threshold} must"
                           + (f"; not those that they were dealt revealed {', '.join(wrong)}" if wrong else "")
                           + ": ask again in a new attempt")
     used = right[:threshold]

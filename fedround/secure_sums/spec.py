@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fedround.errors import ToleranceError
+from fedround.spoken import how_many
 from fedround.values import Value
 
 MOST_MEMBERS = 1000
@@ -52,7 +53,8 @@ class SecureSum(Value):
     def check(self, members: int) -> None:
         """Raises ToleranceError, saying which number would do, if the promise does not hold for so many members."""
         t, d, c = self.threshold, self.dropouts, self.colluders
-        said = f"a secure sum of {members} members, threshold {t}, {d} dropouts and {c} colluders"
+        said = (f"a secure sum of {how_many(members, 'member')}, threshold {t}, {how_many(d, 'dropout')} and "
+                f"{how_many(c, 'colluder')}")
         if not FEWEST_MEMBERS <= members <= MOST_MEMBERS:
             raise ToleranceError(f"{said}: it takes {FEWEST_MEMBERS} to {MOST_MEMBERS} members")
         if t > members - d:

@@ -59,6 +59,7 @@ from fedround.simulation.result import Result, Round
 from fedround.simulation.sites import Site, Sites, judged, judged_at_sites, personal_judged, units_of
 from fedround.simulation.spool import MEMORY_BYTES, Updates
 from fedround.simulation.summed import added_up, terms_of
+from fedround.spoken import how_many
 from fedround.statistics import Release
 from fedround.terms import Terms
 
@@ -235,8 +236,8 @@ class _Run:
         asks, terms, base = Train(statistics=()), now.terms, now.server.model
         added = added_up(self.sites, asks, number, cohort, terms, base)
         if added.read.delta_D is None or len(cohort) < self._agreement.quorum:
-            raise QuorumError(f"{len(cohort)} sites answer, the quorum is {self._agreement.quorum}: ask with a smaller "
-                              "quorum, or let more sites take part")
+            raise QuorumError(f"{how_many(len(cohort), 'site', 'answers', 'answer')}, the quorum is "
+                              f"{self._agreement.quorum}: ask with a smaller quorum, or let more sites take part")
         following = server.step(terms, self._recipe.task, now.server, added.read.delta_D, cohort, self.sites.weights)
         return _Ran(_Now(following, terms), dict.fromkeys(cohort, Verdict.USED),
                     {site: float(self.sites.units[site]) for site in cohort}, added.sent_bytes)

@@ -35,6 +35,7 @@ from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy, TrainingMechanism
 from fedround.rounds.campaign import mechanism_for
+from fedround.spoken import how_many
 from fedround.values import Value
 
 Float32 = npt.NDArray[np.float32]
@@ -183,7 +184,7 @@ def _mechanisms(agreement: Agreement, parties: Mapping[str, Party], rounds: int)
         raise ContractError("answers can be compared if there are sites, a round at least, and the same classes in every "
                             "recipe")
     if not isinstance(privacy, NoPrivacy) and privacy.rounds < rounds:
-        raise ContractError(f"the privacy that was agreed pays for {privacy.rounds} rounds, {rounds} are asked")
+        raise ContractError(f"the privacy that was agreed pays for {how_many(privacy.rounds, 'round')}, {rounds} are asked")
     found = {name: mechanism_for(privacy, agreement.training, agreement.evaluation, len(party.train), drift=agreement.drift)
              for name, party in parties.items()}
     if not all(isinstance(mechanism, NoMechanism) or (isinstance(mechanism, DpSgd) and mechanism.count_noise_std is None)

@@ -15,6 +15,7 @@ from fedround.records import Measure
 from fedround.simulation.chance import Chance
 from fedround.simulation.sites import Site, Sites, units_of
 from fedround.simulation.summed import added_up, terms_of
+from fedround.spoken import how_many
 from fedround.statistics import Release, Statistic, total
 
 
@@ -46,8 +47,8 @@ def measure(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], sta
     base, rest = initial(recipe, chance.initial(), agreement.parts, start=model,
                          per_record=isinstance(agreement.privacy, GradientPrivacy))
     if len(sites) < agreement.quorum:
-        raise QuorumError(f"{len(sites)} sites answer, the quorum is {agreement.quorum}: ask with a smaller quorum, or more "
-                          "sites")
+        raise QuorumError(f"{how_many(len(sites), 'site', 'answers', 'answer')}, the quorum is {agreement.quorum}: ask with "
+                          "a smaller quorum, or more sites")
     everybody, cohort = Sites(terms, recipe, sites, rest, chance), sorted(sites)
     if terms.combine is not None:
         added = added_up(everybody, asks, number, cohort, terms, base)

@@ -19,6 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fedround.errors import ContractError
 from fedround.learning.examples import Examples
 from fedround.learning.tasks import CLASSIFY, Task
+from fedround.spoken import how_many
 from fedround.values import Value
 
 Places = npt.NDArray[np.int64]
@@ -103,7 +104,7 @@ def deal(how: Partition, examples: Examples, sites: int, seed: int,
         return _by_column(how, column_N)
     rows = len(examples)
     if not 1 <= sites <= rows:
-        raise ContractError(f"{rows} rows cannot be dealt to {sites} sites, one each at least")
+        raise ContractError(f"{how_many(rows, 'row')} cannot be dealt to {how_many(sites, 'site')}, one each at least")
     generator = np.random.default_rng(seed)
     match how:
         case Iid():
@@ -154,7 +155,8 @@ def _dirichlet(strata_N: Places, sites: int, concentration: float, generator: np
 
 def _shards(strata_N: Places, sites: int, each: int, generator: np.random.Generator) -> list[Places]:
     if (count := sites * each) > len(strata_N):
-        raise ContractError(f"{len(strata_N)} rows cannot be cut into {count} shards, a row each at least")
+        raise ContractError(f"{how_many(len(strata_N), 'row')} cannot be cut into {how_many(count, 'shard')}, a row each at "
+                            "least")
     shuffled = generator.permutation(len(strata_N))
     shards = np.array_split(shuffled[np.argsort(strata_N[shuffled], kind="stable")], count)
     dealt = generator.permutation(count).reshape(sites, each)

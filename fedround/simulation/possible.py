@@ -15,6 +15,7 @@ from fedround.rounds.speed import affordable
 from fedround.simulation.asking import Asking, Calendar
 from fedround.simulation.clock import Turn, at_once, turns
 from fedround.simulation.sites import Site
+from fedround.spoken import how_many
 
 
 def check(agreement: Agreement, rounds: int, share: float, root: Examples | None, seconds: Mapping[str, float] | None,
@@ -28,11 +29,12 @@ def check(agreement: Agreement, rounds: int, share: float, root: Examples | None
         raise ContractError(f"expected a share of sites above 0 and at most 1 and a round at least, got {share} and {rounds}")
     how = agreement.selection
     if how is not None and how.sites > len(sites):
-        raise ContractError(f"selection: {how.sites} sites are asked in each round, and there are {len(sites)}")
+        raise ContractError(f"selection: {how_many(how.sites, 'site', 'is', 'are')} asked in each round, and there are "
+                            f"{len(sites)}")
     paced = seconds is not None and agreement.pace is not None      # then the clock stops each site where its promise ends
     if not isinstance(agreement.privacy, NoPrivacy) and not paced and how is None and rounds > agreement.privacy.rounds:
-        raise ContractError(f"the privacy that was agreed pays for {agreement.privacy.rounds} rounds, {rounds} are asked: "
-                            "raise privacy.rounds, which takes more noise in each")
+        raise ContractError(f"the privacy that was agreed pays for {how_many(agreement.privacy.rounds, 'round')}, {rounds} "
+                            "are asked: raise privacy.rounds, which takes more noise in each")
     if isinstance(agreement.training, Foreign):
         raise ContractError("a foreign client trains on data that it reads itself, at its own site: a simulation has none of "
                             "them. 'fedround demo' and two sites on this machine try it out")

@@ -36,6 +36,7 @@ from fedround.rounds.site import PERSONAL, PRIVATE, Inputs, Kept, Worked
 from fedround.simulation.chance import Chance
 from fedround.simulation.jobs import Countdown, Done, Job
 from fedround.simulation.spool import Updates
+from fedround.spoken import how_many
 from fedround.statistics import Release
 from fedround.terms import Terms
 
@@ -245,7 +246,7 @@ class Sites:
             found = mechanism_for(terms.privacy, training, terms.evaluation, self._noised_for[rows], terms.groups,
                                   terms.drift, apart=self._apart)
         except ContractError as error:
-            raise ContractError(f"site '{site}' with {rows} rows: {error}") from None
+            raise ContractError(f"site '{site}' with {how_many(rows, 'row')}: {error}") from None
         if isinstance(found, DpSgd) and isinstance(terms.training, LocalTraining):
             return found.model_copy(update={"sampling_rate": terms.training.sampling_rate(rows)})
         return found

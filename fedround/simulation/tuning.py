@@ -24,6 +24,7 @@ from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.result import Result
 from fedround.simulation.sites import Site
+from fedround.spoken import how_many
 
 FINALISTS = 2
 """Candidates that are compared over all rounds."""
@@ -111,8 +112,8 @@ def _trial(name: str, agreement: Agreement, recipe: Recipe, sites: Mapping[str, 
 
 def _check(candidates: Mapping[str, Agreement], sites: Mapping[str, Site], rounds: int, keep: int) -> None:
     if not candidates or rounds < 1 or keep < 2:
-        raise ContractError(f"{len(candidates)} candidates, {rounds} rounds, the best of every {keep}: expected a candidate "
-                            "and a round at least, and the best of 2 or more")
+        raise ContractError(f"{how_many(len(candidates), 'candidate')}, {how_many(rounds, 'round')}, the best of every "
+                            f"{keep}: expected a candidate and a round at least, and the best of 2 or more")
     promises = {(agreement.privacy.unit, None if isinstance(agreement.privacy, NoPrivacy) else agreement.privacy.delta_dp)
                 for agreement in candidates.values()}
     if len(promises) > 1:

@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from fedround.spoken import how_many
 from fedround.statistics.base import Axis, Evidence
 from fedround.statistics.factors import Factor, check_factors
 from fedround.statistics.glm import Coefficient
@@ -43,7 +44,7 @@ class CoxSums(GroupedSum):
     @model_validator(mode="after")
     def _check_coefficients(self) -> Self:
         if len(self.at) != len(self.of):
-            raise ValueError(f"{len(self.of)} columns have {len(self.of)} coefficients")
+            raise ValueError(f"{how_many(len(self.of), 'column', 'has', 'have')} {how_many(len(self.of), 'coefficient')}")
         check_factors([self.time.column, self.event.column], self.of)
         if self.by:
             raise ValueError("a model has no groups: ask for one group at a time, with a condition")

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from fedround.privacy.entries import Rows
 from fedround.privacy.spec import Mechanism
+from fedround.spoken import how_many
 from fedround.statistics.base import AskedNoise, Axis, Evidence, Float64, Int64
 from fedround.statistics.counts import Counts
 from fedround.statistics.histogram import Number, Ranges
@@ -100,7 +101,8 @@ class Watched(Value):
     @model_validator(mode="after")
     def _check_words(self) -> Self:
         if self.words and len(self.words) != len(self.of.labels) - 1:
-            raise ValueError(f"'{self.of.column}' has {len(self.of.labels) - 1} groups and {len(self.words)} words for them")
+            raise ValueError(f"'{self.of.column}' has {how_many(len(self.of.labels) - 1, 'group')} and "
+                             f"{how_many(len(self.words), 'word')} for them")
         return self
 
     @property

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from fedround.spoken import how_many
 from fedround.statistics.base import Evidence, Float64
 from fedround.statistics.factors import Factor, check_factors
 from fedround.statistics.grouped import GroupedSum
@@ -41,7 +42,8 @@ class GlmSums(GroupedSum):
     @model_validator(mode="after")
     def _check_coefficients(self) -> Self:
         if len(self.at) != len(self.of) + 1:
-            raise ValueError(f"{len(self.of)} columns have {len(self.of) + 1} coefficients, with the intercept")
+            raise ValueError(f"{how_many(len(self.of), 'column', 'has', 'have')} {len(self.of) + 1} coefficients, with the "
+                             "intercept")
         if self.by:
             raise ValueError("a model has no groups: ask for one group at a time, with a condition")
         check_factors([self.outcome.column], self.of)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from fedround.spoken import how_many
 from fedround.statistics.base import Evidence, Float64, Int64
 from fedround.statistics.factors import Factor, check_factors
 from fedround.statistics.glm import Coefficient
@@ -55,8 +56,8 @@ class HazardSums(GroupedSum):
         if not 1 <= self.spans <= 100:
             raise ValueError("time needs at least two edges, and at most 101")
         if len(self.at) != self.spans + len(self.of):
-            raise ValueError(f"{self.spans} ranges of time and {len(self.of)} columns have {self.spans + len(self.of)} "
-                             "coefficients")
+            raise ValueError(f"{how_many(self.spans, 'range')} of time and {how_many(len(self.of), 'column')} have "
+                             f"{self.spans + len(self.of)} coefficients")
         check_factors([self.time.column, self.event.column], self.of)
         if self.by:
             raise ValueError("a model has no groups: ask for one group at a time, with a condition")

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from fedround.errors import Cancelled, ContractError
+from fedround.spoken import how_many
 
 POINT_BYTES = 32
 _DOMAIN = b"fedround/1/vertical/point"
@@ -98,5 +99,5 @@ def read(body: bytes, source: str, most: int | None = None) -> list[bytes]:
     if len(set(found)) < len(found):
         raise ContractError(f"{source}: names an id twice")
     if most is not None and len(found) > most:
-        raise ContractError(f"{source}: a set of {len(found)} ids, and at most {most} are allowed")
+        raise ContractError(f"{source}: a set of {how_many(len(found), 'id')}, and at most {most} are allowed")
     return found

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fedround.spoken import one_line
+from fedround.spoken import how_many, one_line
 from tasks.reporting.record import Metric, RoundRecord, SiteRow, local
 from tasks.reporting.words import amount, decimals, short, significant, spent, with_margin
 
@@ -204,7 +204,7 @@ def _bars(title: str, sites: Sequence[SiteRow], values: Sequence[float | None],
         Bar(site=row.site, name=name, outcome=row.outcome, y=18 + index * _ROW, text=words(value),
             length=None if value is None else round(max(0.0, value) * scale, 1))
         for index, (row, name, value) in enumerate(zip(sites, names, values, strict=True)))
-    summary = f"{title}: from {words(min(known))} to {words(max(known))} over {len(known)} sites"
+    summary = f"{title}: from {words(min(known))} to {words(max(known))} over {how_many(len(known), 'site')}"
     return Bars(
         title=title, height=18 + _ROW * len(bars) + 6, left=left, bars=bars,
         summary=summary + (f"; limit {amount(limit)}." if limit is not None else "."),

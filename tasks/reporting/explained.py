@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedround.learning.tasks import in_words
+from fedround.spoken import how_many
 from tasks.reporting.contribution import added
 from tasks.reporting.words import decimals
 from validation.reliability import Choice, Explained
@@ -26,7 +27,7 @@ def _of_sites(found: Explained) -> str:
     if (told := found.at_sites) is None:
         return ""
     worth = "is hidden by the noise" if told.worth is None else f"is {told.worth:.4f}"
-    return (f" At {told.sites} sites, on rows that they hold out, with noise of {told.noise_std:g} at each, the "
+    return (f" At {how_many(told.sites, 'site')}, on rows that they hold out, with noise of {told.noise_std:g} at each, the "
             f"{in_words(found.metric)} {worth}. By how much it falls there if a column's values come from {told.public_rows} "
             "public rows; ±: in 95 of 100 repeats of the noise no farther than this. Which rows are held out, and which "
             "public row each got, is not in it.")

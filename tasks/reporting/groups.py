@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedround.fairness_of_groups import COMPARES, Gap, GroupFairness, GroupRates, Interval, Measure, Rated
+from fedround.spoken import how_many
 from tasks.reporting.markdown import code, table
 
 TITLES: dict[Measure, str] = {
@@ -28,11 +29,11 @@ def said_of(found: GroupFairness) -> str:
     """How to read the tables."""
     own = "" if found.own is None else f", or by {code(found.own.of.column)}: " + ", ".join(
         f"{code(group)} {at:g}" for group, at in zip(found.own.of.labels, found.own.at, strict=True))
-    return (f"Decisions of the model of round {found.round} about held-out rows of {len(found.sites)} sites: yes from a "
-            f"chance of {found.threshold:g} on{own}. From noised counts. The intervals hold in {100 * found.confidence:g} of "
-            "100 cases, each rate's alone and all gaps' of a measure together; they count the noise, and that other people "
-            f"might have been held out. Of fewer than about {found.smallest} records nothing is said ({TOO_FEW}), and such a "
-            "group is in no gap.")
+    return (f"Decisions of the model of round {found.round} about held-out rows of {how_many(len(found.sites), 'site')}: yes "
+            f"from a chance of {found.threshold:g} on{own}. From noised counts. The intervals hold in "
+            f"{100 * found.confidence:g} of 100 cases, each rate's alone and all gaps' of a measure together; they count the "
+            f"noise, and that other people might have been held out. Of fewer than about {found.smallest} records nothing is "
+            f"said ({TOO_FEW}), and such a group is in no gap.")
 
 
 def records_in_words(one: GroupRates) -> str:

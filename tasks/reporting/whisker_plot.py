@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedround.contribution.said import Contribution
-from fedround.spoken import one_line
+from fedround.spoken import how_many, one_line
 from tasks.reporting.charts import nice_ticks
 from tasks.reporting.contribution import added, interval
 from tasks.reporting.gap_plot import WIDTH, Plot, Whisker
@@ -91,7 +91,7 @@ def of_reliability(found: Reliability) -> Square:
         return round(_SIZE - _FOOT - share * (_SIZE - _FOOT - 10), 1)
 
     dots = tuple(Dot(across(one.predicted), up(one.observed.value), up(one.observed.low), up(one.observed.high),
-                     f"said {one.predicted:.3f}, true of {one.observed}; {one.rows} rows") for one in found.bins)
+                     f"said {one.predicted:.3f}, true of {one.observed}; {how_many(one.rows, 'row')}") for one in found.bins)
     return Square("Calibration: what was true, by what the model said", "; ".join(dot.text for dot in dots), dots,
                   tuple((across(tick / 4), up(tick / 4), f"{tick / 4:g}") for tick in range(5)))
 

@@ -187,7 +187,7 @@ def test_a_declared_terabyte_is_refused_on_paper(size):
 
 def test_chunks_of_another_number_than_the_payload_has():
     chunks = codec.payload_of(BODY).model_copy(update={"chunks": ("0" * 64,) * 1000})
-    with pytest.raises(ContractError, match="digests of 1000 chunks, expected 1"):
+    with pytest.raises(ContractError, match="digests of 1,000 chunks, expected 1"):
         read(seal(signed_for(BODY, payload=chunks), LUND_KEY))
 
 

@@ -159,7 +159,7 @@ def test_a_ledger_that_was_restored_alone_is_seen_by_the_coordinator(federation:
         federation.answer(name, planned)
     collected = federation.collect(planned)
     assert set(collected.admitted) == {"east", "south"}
-    assert "its ledger has 1 charges, and had 1 in an earlier round" in collected.rejected["north"].reason
+    assert "its ledger has 1 charge, and had 1 in an earlier round" in collected.rejected["north"].reason
     commit = federation.commit(planned).commit
     assert {known.site: known.charges for known in commit.ledgers} == {"east": 2, "north": 1, "south": 2}
     coordinator = federation.coordinator

@@ -94,7 +94,7 @@ def test_rows_that_are_exchanged_later_are_recognised_before_a_charge(tmp_path: 
     registry.join(where, data)
     registry.look(where, data, b"1", "2026-03-01T00:00:00Z")
     shutil.copyfile(files[0], fresh[0])
-    with pytest.raises(ContractError, match="are rows of data set 'loans'"):
+    with pytest.raises(ContractError, match="'loans' in .* share"):
         registry.look(where, data, b"2", "2026-03-01T00:00:00Z")
 
 

@@ -166,7 +166,7 @@ def test_check_says_where_contract_and_columns_differ(fedround: Fedround) -> Non
     Path("contract.json").write_text(json.dumps(contract))
     said = fedround("recipe", "check", "recipe.py", "rows.parquet").stdout
     assert "'age': it ends at 140 in the contract, at 100 in COLUMNS: larger numbers become that one" in said
-    assert "'sex': 1 values that COLUMNS list are not in the contract: rows that hold them count for nothing" in said
+    assert "'sex': COLUMNS list 1 value that the contract lacks: rows with such a value count for nothing" in said
     assert "'bill': the recipe reads it, and no check of the contract names it" in said
     one_sentence(fedround("recipe", "check", "recipe.py", "nowhere.parquet"), "nowhere.parquet")
     Path("rows.csv").write_text("age,ill\n50,1\n")

@@ -81,7 +81,7 @@ def test_attack_a_row_that_breaks_the_contract_is_no_refusal_and_counts_for_noth
         assert np.flatnonzero(~counts_N).tolist() == [3]
         assert np.array_equal(features_MF, said[0][1])
     assert federation.answer("north", planned) == "update"
-    assert "1 rows count for nothing; failed checks: x1_in_range" in caplog.text
+    assert "1 row counts for nothing; failed checks: x1_in_range" in caplog.text
     assert "e+30" not in caplog.text
 
 

@@ -256,8 +256,8 @@ def test_the_operator_sees_what_parts_there_are(federation: SmallFederation):
     few.to_parquet(path)
     ok, detail = said()
     assert ok
-    assert detail == ("3 parts, told apart by the week in column 'day'; '2026-w04' has 80 training rows; 1 parts have fewer "
-                      "than 50, and plans about them are refused; 3 training rows are in none, and never trained on")
+    assert detail == ("3 parts, told apart by the week in column 'day'; '2026-w04' has 80 training rows; 1 part has fewer "
+                      "than 50, and a plan about such a part is refused; 3 training rows are in none, and never trained on")
     allow(federation, partitions=(Partitions(column="date"),))
     assert said()[0] is False
     allow(federation, partitions=(Partitions(column="x1"),))

@@ -93,4 +93,4 @@ def test_attack_a_site_that_says_fewer_steps_than_may_be_is_not_admitted(tmp_pat
     said = _update(federation, "east", 1).mechanism
     federation.lie("east", planned, lambda delta_D: delta_D, mechanism=said.model_copy(update={"steps": 1}))
     (rejected,) = federation.commit(planned).commit.rejected
-    assert "took 1 steps, the plan asks for 4, and for 2 at least" in rejected.reason
+    assert "took 1 step, the plan asks for 4, and for 2 at least" in rejected.reason

@@ -117,7 +117,7 @@ def test_a_federation_may_be_made_before_it_has_enough_members(tmp_path: Path):
     """And cannot be opened before."""
     create(tmp_path, quorum=2, enough=2)
     add_member(tmp_path / "coordinator", "north", Identity.generate().key, 1.0)
-    with pytest.raises(ContractError, match="quorum 2 can never be met by 1 sites"):
+    with pytest.raises(ContractError, match="quorum 2 can never be met by 1 site"):
         open_coordinator(tmp_path / "coordinator")
     add_member(tmp_path / "coordinator", "east", Identity.generate().key, 1.0)
     assert len(open_coordinator(tmp_path / "coordinator").federation.sites) == 2

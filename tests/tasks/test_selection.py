@@ -114,7 +114,7 @@ def test_the_same_question_is_the_same_draw_and_another_attempt_another(tmp_path
 
 
 @pytest.mark.parametrize(("settings", "says"), [
-    ({"selection": {"name": "random", "sites": 1}}, "1 sites are asked, and the quorum is 2"),
+    ({"selection": {"name": "random", "sites": 1}}, "1 site is asked, and the quorum is 2"),
     ({"selection": {"name": "random", "sites": 2}, "choices": {"sites": True}}, "agree on one of them"),
     ({"selection": {"name": "random", "sites": 2}, "enough": 3}, "can never be reached by the 2 sites"),
     ({"selection": {"name": "power_of_choice", "sites": 2, "candidates": 3},

@@ -318,7 +318,7 @@ def test_a_sum_that_too_few_reveal_is_given_up_and_the_next_attempt_has_another_
     sums.answer("north", planned)
     said = sums.collect(honest)
     assert not suffices(sums.coordinator, planned, honest, said)
-    with pytest.raises(QuorumError, match="1 of 3 sites revealed.*1 members revealed their shares rightly, 2 must"):
+    with pytest.raises(QuorumError, match="1 of 3 sites revealed.*1 member revealed their shares rightly, 2 must"):
         give_up(sums.coordinator, planned, honest, said, why_lost(sums.coordinator, planned, honest, said))
     again = sums.ask()
     assert (again.plan.attempt, again.plan.asks.slot.number) == (2, 1)

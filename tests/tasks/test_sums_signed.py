@@ -240,7 +240,7 @@ def by(signed: Countersigned, *sites: str, **otherwise: str) -> dict[str, object
 
 CHEATS: dict[str, tuple[str, Callable[[Countersigned], dict[str, object]]]] = {
     "nobody's": ("disagree on whether members sign", lambda _: {"countersigned": None}),
-    "one's": ("1 members signed who is in the sum, 2 must", lambda signed: by(signed, "east")),
+    "one's": ("1 member signed who is in the sum, 2 must", lambda signed: by(signed, "east")),
     "one's twice": ("twice", lambda signed: by(signed, "east", "east")),
     "somebody else's": ("'south' did not sign", lambda signed: by(signed, "east", "south", south="north")),
     "a stranger's": ("of others than its members", lambda signed: by(signed, "east", "mallory", mallory="north")),

@@ -18,6 +18,7 @@ from fedround.learning.examples import TARGET, Arrays, Shape
 from fedround.learning.tasks.base import Float64, Int64, Scored
 from fedround.learning.tasks.metrics import Metrics
 from fedround.learning.tasks.summed import Summed, hidden
+from fedround.spoken import how_many
 
 if TYPE_CHECKING:
     import torch
@@ -86,9 +87,9 @@ class _Sequences(Summed):
     def outputs(self, raw: Any, rows: int) -> torch.Tensor:
         """As `Kind`: (B, L, C)."""
         if raw.ndim != 3 or raw.shape[0] != rows or raw.shape[2] != self._labels:
-            raise ContractError(f"for {self.in_words} the recipe's model must give {self._labels} logits for each place, "
-                                f"(rows, places, {self._labels}), it gave outputs of shape {tuple(raw.shape)} for {rows} "
-                                "rows")
+            raise ContractError(f"for {self.in_words} the recipe's model must give {how_many(self._labels, 'logit')} for "
+                                f"each place, (rows, places, {self._labels}), it gave outputs of shape {tuple(raw.shape)} "
+                                f"for {rows} rows")
         return raw  # type: ignore[no-any-return]
 
     def losses(self, outputs: Any, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -99,7 +100,8 @@ class _Sequences(Summed):
     def _of_places(self, outputs: Any, label_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Each place's loss, 0 where there is none, and which there are, (B, L)."""
         if outputs.shape[1] != label_BL.shape[1]:
-            raise ContractError(f"the recipe's model gives {outputs.shape[1]} places, and labels(rows) {label_BL.shape[1]}")
+            raise ContractError(f"the recipe's model gives {how_many(outputs.shape[1], 'place')}, and labels(rows) "
+                                f"{label_BL.shape[1]}")
         there_BL = label_BL >= 0
         chance_BLC = outputs.log_softmax(dim=2)
         loss_BL = -chance_BLC.gather(2, label_BL.clamp(min=0)[:, :, None])[:, :, 0]

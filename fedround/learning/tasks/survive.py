@@ -21,6 +21,7 @@ from fedround.learning.tasks.binned import Binned, few
 from fedround.learning.tasks.censored import brier, concordance
 from fedround.learning.tasks.metrics import Metrics
 from fedround.learning.tasks.summed import hidden
+from fedround.spoken import how_many
 
 if TYPE_CHECKING:
     import torch
@@ -86,9 +87,9 @@ class Survive(Binned):
     def outputs(self, raw: Any, rows: int) -> torch.Tensor:
         """As `Kind`: (B, K)."""
         if raw.numel() != rows * len(self.edges):
-            raise ContractError(f"for {len(self.edges)} intervals the recipe's model must give {len(self.edges)} logits for "
-                                f"each row, it gave outputs of shape {tuple(raw.shape)} for {rows} rows; change the model, "
-                                "or TASK = Survive(edges=…)")
+            raise ContractError(f"for {how_many(len(self.edges), 'interval')} the recipe's model must give "
+                                f"{how_many(len(self.edges), 'logit')} for each row, it gave outputs of shape "
+                                f"{tuple(raw.shape)} for {rows} rows; change the model, or TASK = Survive(edges=…)")
         return raw.reshape(rows, len(self.edges))  # type: ignore[no-any-return]
 
     def losses(self, outputs: Any, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:

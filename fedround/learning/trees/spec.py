@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from fedround.codec import Schema
 from fedround.errors import ContractError
 from fedround.learning.algorithms import Algorithm, Plain
+from fedround.spoken import how_many
 from fedround.values import ColumnName, TensorSpec, Value
 
 LEAVES, GROWN = "leaves", "grown"
@@ -99,7 +100,7 @@ class Trees(Value):
     @property
     def in_words(self) -> str:
         """For titles."""
-        return f"{self.per_round} trees of depth {self.depth}"
+        return f"{how_many(self.per_round, 'tree')} of depth {self.depth}"
 
     @property
     def trees(self) -> int:

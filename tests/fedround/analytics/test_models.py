@@ -327,7 +327,7 @@ def test_noise_louder_than_all_records_says_so():
 def test_times_and_coefficients_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="at least two edges"):
         HazardSums(time=Ranges(column="week", edges=(0.0,)), event=ARREST, of=(AGE,), at=(0.0,), noise_std=1.0)
-    with pytest.raises(ValueError, match="4 ranges of time and 1 columns have 5 coefficients"):
+    with pytest.raises(ValueError, match="4 ranges of time and 1 column have 5 coefficients"):
         HazardSums(time=MONTHS, event=ARREST, of=(AGE,), at=(0.0,), noise_std=1.0)
 
 

@@ -65,7 +65,7 @@ def test_rows_that_are_only_scored_need_no_label(recipe):
 
 
 @pytest.mark.parametrize(("returned", "says"), [
-    ("rows[['a']].to_numpy(np.float32)[1:]", "features of 1 rows for 2 rows"),
+    ("rows[['a']].to_numpy(np.float32)[1:]", "features of 1 row for 2 rows"),
     ("rows[['a']].to_numpy()", "features are float64"),
     ("rows[['a']].to_numpy(np.float32) * np.nan", "finite"),
 ])

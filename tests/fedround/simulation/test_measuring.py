@@ -129,5 +129,5 @@ def test_a_site_that_cannot_answer_and_a_quorum_that_is_not_met_are_said():
     bare = {**SITES, "west": Site(SITES["north"].train)}
     with pytest.raises(ContractError, match="site 'west': the site holds out no rows"):
         measure(AGREED, RECIPE, bare, (Scores(noise_std=1.0, bins=5),), chance=Seeded(0))
-    with pytest.raises(QuorumError, match="1 sites answer, the quorum is 2"):
+    with pytest.raises(QuorumError, match="1 site answers, the quorum is 2"):
         measure(AGREED, RECIPE, {"north": SITES["north"]}, (ages(1.0),), chance=Seeded(0))
