@@ -31,6 +31,10 @@ from tasks.unmask import give_up, is_signed, suffices, why_lost, why_not_added
 SOON_S = 0.1
 """Sites wait for the question about the sum, and have the answer at hand: it is looked for so often at first."""
 _SELDOM_S = 5.0
+IN_STORE_S = 15.0
+"""So often the store is asked about everybody who is waited for: signals may be lost, all of them if whoever holds the API's
+key wants that.
+"""
 
 
 async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tuple[Invitation, Collected]:
@@ -69,13 +73,18 @@ async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tup
 def _ended(coordinator: Coordinator, planned: Planned, invited: Invitation, again: tuple[Invitation, ...],
            client: PrefectClient) -> Callable[[set[str]], Awaitable[set[str]]]:
     """Who has answered. A flow run that answers under masks goes on until it has revealed, so there the store is asked. So it
-    is about those who answer earlier plans: they may be many, and how their flow runs end is looked at now and then.
+    is about those who answer earlier plans: they may be many, and how their flow runs end is looked at now and then. About
+    all others it is asked now and then.
     """
-    looked = time.monotonic()
+    looked = in_store_at = time.monotonic()
 
     async def ended(among: set[str]) -> set[str]:
-        nonlocal looked
+        nonlocal looked, in_store_at
         in_store = among if planned.plan.asks.slot is not None else among & planned.earlier.keys()
+        if time.monotonic() - in_store_at > IN_STORE_S:
+            in_store = among
+        if in_store == among:
+            in_store_at = time.monotonic()
         there = await have_answered(coordinator, planned, in_store) if in_store else set[str]()
         if (now := time.monotonic()) - looked > _SELDOM_S:
             looked = now

@@ -17,7 +17,6 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import httpx
 from prefect import Flow
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
@@ -49,7 +48,7 @@ from flows.federated_round import federated_round
 from flows.federated_training import federated_training
 from flows.forms import ungrouped
 from infra.deploying import Change
-from infra.prefect_client import is_in
+from infra.prefect_client import is_in, set_state
 from infra.warm_worker import WarmWorker
 from tasks.ask import MeasurementRequest
 from tasks.coordinator import FOLDER_VARIABLE
@@ -90,14 +89,14 @@ class CoordinatorWorker(WarmWorker):
         if flow_run.state is None or not flow_run.state.is_scheduled():
             return
         if await self._is_made_up_by_another(flow_run):
-            await self.client.set_flow_run_state(flow_run.id, Cancelled(message=_MADE_UP), force=True)
+            await set_state(self.client, flow_run.id, Cancelled(message=_MADE_UP), force=True)
             self._heard_while_busy = True       # the later one is due, and need not wait for the next poll
             return
         flow, form = FLOWS[await self._flow_name(flow_run.flow_id)]
         try:
             request = _request(form, flow_run.parameters)
         except ContractError as error:
-            await self.client.set_flow_run_state(flow_run.id, Failed(message=str(error)), force=True)
+            await set_state(self.client, flow_run.id, Failed(message=str(error)), force=True)
             return
         running, before = _Running(flow, flow_run, request), self._said()
         async with anyio.create_task_group() as group:
@@ -105,10 +104,10 @@ class CoordinatorWorker(WarmWorker):
             await anyio.to_thread.run_sync(running.run, abandon_on_cancel=False)
             group.cancel_scope.cancel()
         if running.finished and running.suspended:      # or whoever resumes it would have all of it done again
-            await self.client.set_flow_run_state(flow_run.id, Completed(message="done before it was suspended"), force=True)
+            await set_state(self.client, flow_run.id, Completed(message="done before it was suspended"), force=True)
         if running.suspended:       # Prefect asks at a round's end only, and then leaves the round as it was
             for run in await self._within(flow_run, StateType.RUNNING):
-                await self.client.set_flow_run_state(run.id, Completed(message="done; then it was suspended"), force=True)
+                await set_state(self.client, run.id, Completed(message="done; then it was suspended"), force=True)
         if running.cancelled:
             said = self._said()
             await self._cancelled(flow_run, said if said is not None and said != before else _STOPPED)
@@ -129,7 +128,7 @@ class CoordinatorWorker(WarmWorker):
     async def _cancelled(self, flow_run: FlowRun, message: str) -> None:
         """Prefect's engine says "crashed" of a flow whose task was cancelled, and of the rounds within it."""
         for run in (*await self._within(flow_run, StateType.CRASHED, StateType.RUNNING), flow_run):
-            await self.client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
+            await set_state(self.client, run.id, Cancelled(message=message), force=True)
 
     async def _within(self, flow_run: FlowRun, *states: StateType) -> list[FlowRun]:
         return await self.client.read_flow_runs(flow_run_filter=FlowRunFilter(
@@ -146,8 +145,8 @@ class CoordinatorWorker(WarmWorker):
             await anyio.sleep(CANCELLATION_POLL_S)
             try:
                 asked = await is_in(self.client, running.flow_run.id, StateType.CANCELLING, StateType.CANCELLED)
-            except httpx.HTTPError as error:
-                self._logger.warning("cannot ask about cancellation: %s", type(error).__name__)
+            except Exception as error:
+                self._log("ask about cancellation", error)
                 continue
             if asked:
                 running.cancel()
@@ -162,12 +161,11 @@ class CoordinatorWorker(WarmWorker):
                 any_=[StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]))),
             work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])))
         for run in running:
-            await self.client.set_flow_run_state(run.id, await self._after_its_process(run), force=True)
+            await set_state(self.client, run.id, await self._after_its_process(run), force=True)
 
     async def _after_its_process(self, run: FlowRun) -> State[Any]:
         """The state of a run whose process is gone."""
-        now = (await self.client.read_flow_run(run.id)).state      # it may have been cancelled since
-        if now is not None and now.type in (StateType.CANCELLING, StateType.CANCELLED):
+        if await is_in(self.client, run.id, StateType.CANCELLING, StateType.CANCELLED):      # since it was listed
             return Cancelled(message=_STOPPED)
         if await self._flow_name(run.flow_id) in (federated_training.name, federated_promotion.name):
             return Scheduled(message="the coordinator's process ended; a new one goes on")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedround.errors import ContractError, SetupError
 from infra import health
-from infra.prefect_client import is_in, use_api
+from infra.prefect_client import is_in, set_state, use_api
 from infra.serving import served_alone
 from infra.settings import CoordinatorSettings, load_federation, load_toml
 from tasks.coordinator import FOLDER_VARIABLE, Coordinator, open_coordinator
@@ -174,7 +174,7 @@ async def start(coordinator: Coordinator, flow: str, request: dict[str, Any]) ->
 
 
 async def states(started: Started, tick_s: float, ask_s: float) -> AsyncIterator[tuple[str, str, bool]]:
-    """The run's state (type, message, whether it is final) every `tick_s` seconds until it is final.
+    """The run's state (type, message, whether it is final) every `tick_s` seconds until it is final, or was deleted.
 
     The API is asked only every `ask_s` seconds whether the state is still the same. The whole state is fetched only when it
     changed: that costs the server ten milliseconds.
@@ -182,6 +182,7 @@ async def states(started: Started, tick_s: float, ask_s: float) -> AsyncIterator
     import asyncio
 
     from prefect import get_client
+    from prefect.exceptions import ObjectNotFound
 
     async with get_client() as client:
         state, asked = None, float("-inf")
@@ -189,7 +190,11 @@ async def states(started: Started, tick_s: float, ask_s: float) -> AsyncIterator
             if (now := asyncio.get_running_loop().time()) - asked >= ask_s:
                 asked = now
                 if state is None or not await is_in(client, started.id, state.type):
-                    state = (await client.read_flow_run(started.id)).state
+                    try:
+                        state = (await client.read_flow_run(started.id)).state
+                    except ObjectNotFound:
+                        yield "DELETED", "somebody has deleted the flow run; committed rounds stay", True
+                        return
             if state is not None:
                 yield state.type.value, state.message or "", state.is_final()
                 if state.is_final():
@@ -203,7 +208,7 @@ async def cancel(started: Started) -> None:
     from prefect.states import Cancelling
 
     async with get_client() as client:
-        await client.set_flow_run_state(started.id, Cancelling())
+        await set_state(client, started.id, Cancelling())
 
 
 def _not_deployed(coordinator: Coordinator) -> SetupError:

@@ -10,6 +10,9 @@ import httpx
 NOT_SERVED = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError)
 """What a request raises if it is not served: by the network, the server, its words, or a setting that is wrong."""
 
+AWAY = (429, 502, 503, 504)
+"""What a proxy says while the server behind it starts again, or a server that has too much to do."""
+
 LOGIN, AUTHORITY = "PREFECT_API_AUTH_STRING", "PREFECT_API_SSL_CERT_FILE"
 
 
@@ -31,6 +34,20 @@ def problem(api_url: str, error: Exception, mend: str) -> str:
         return (f"the Prefect API at {api_url} cannot be asked: {os.environ.get(AUTHORITY, 'a file of certificates')}: "
                 f"{error.strerror or type(error).__name__}; mend {AUTHORITY}")
     return f"the Prefect API at {api_url} does not answer: {mend}, the network, and that the server runs"
+
+
+def is_away(error: Exception) -> bool:
+    """Whether nobody is there to answer: the same request may be answered later."""
+    return isinstance(error, httpx.TransportError) or (
+        isinstance(error, httpx.HTTPStatusError) and error.response.status_code in AWAY)
+
+
+def is_login_refused(error: Exception) -> bool:
+    """Whether the API knows this login no more: to ask again helps nothing, and a person has to know.
+
+    That it does not let this login do one thing (403) is said of a run, too, that is not in the site's pool any more.
+    """
+    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 401
 
 
 def _answered(response: httpx.Response, mend: str) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedround.errors import SetupError
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import Worker
+    from prefect.states import State
     from pydantic import SecretStr
 
 _QUIET = {
@@ -49,20 +50,36 @@ async def is_in(client: PrefectClient, run: UUID, *states: str) -> bool:
     return bool(counted.json())
 
 
+async def set_state(client: PrefectClient, run: UUID, state: State[Any], *, force: bool = False) -> bool:
+    """Set the flow run's state. False: somebody has deleted the run, as everybody with the API's key may at any time.
+    Then nobody waits for its end.
+    """
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        await client.set_flow_run_state(run, state, force=force)
+    except ObjectNotFound:
+        return False
+    return True
+
+
 async def suspended(client: PrefectClient, run: UUID) -> bool:
-    """Whether somebody has paused or suspended the flow run.
+    """Whether somebody has paused or suspended the flow run. One that was deleted is neither.
 
     A paused one of a deployment becomes suspended: who resumes it has it scheduled again, and no process waits for that. One
     without a deployment can only be paused, and is Running once it is resumed.
     """
+    from prefect.exceptions import ObjectNotFound
     from prefect.states import Suspended
 
-    found = await client.read_flow_run(run)
+    try:
+        found = await client.read_flow_run(run)
+    except ObjectNotFound:
+        return False
     if (state := found.state) is None or not state.is_paused():
         return False
     if found.deployment_id is not None and not state.state_details.pause_reschedule:
-        await client.set_flow_run_state(
-            run, Suspended(pause_expiration_time=state.state_details.pause_timeout), force=True)
+        await set_state(client, run, Suspended(pause_expiration_time=state.state_details.pause_timeout), force=True)
     return True
 
 

@@ -19,6 +19,7 @@ import threading
 import time
 import uuid
 from abc import abstractmethod
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
@@ -40,15 +41,16 @@ from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.states import Failed
 from prefect.types._datetime import now
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
 from fedround.errors import FedroundError, SetupError
-from infra.api_problems import NOT_SERVED, problem
+from infra.api_problems import NOT_SERVED, is_away, is_login_refused, problem
 from infra.deploying import Change
 from infra.holding import CHANGED, Holding
+from infra.prefect_client import set_state
 from infra.unreadable import CURE, sifted
 
 _SILENT_S = 180.0
@@ -121,14 +123,15 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         """Nothing: nobody reads that event, and it would need a connection of its own, which a site's login may not open."""
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Poll. If the API is away, it is asked again for as long as that lasts.
+        """Poll. If the API is away, or answers what nobody understands, it is asked again for as long as that lasts.
 
-        Prefect's own loop would end the worker after some minutes, and then every site would need a person.
+        Prefect's own loop would end the worker after some minutes, or at the first run that is deleted while it is looked at,
+        and then every site would need a person. Only a login that was taken back ends the process.
         """
         try:
             return await super().get_and_submit_flow_runs()
-        except httpx.HTTPError as error:
-            self._note_absence(error)
+        except Exception as error:
+            self._note(error)
             return []
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
@@ -148,8 +151,10 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         for run in left.unreadable:
             self._logger.error("flow run %s cannot be shown by the Prefect server, and hides others from this pool and "
                                "from the page of runs; nothing was run, and it is failed now; %s %s", run, CURE, run)
-            await self.client.set_flow_run_state(
-                run, Failed(message="the server cannot show it; nothing was run"), force=True)
+            try:
+                await set_state(self.client, run, Failed(message="the server cannot show it; nothing was run"), force=True)
+            except httpx.HTTPStatusError as error:      # it may have left the pool meanwhile; the others go on
+                self._log(f"flow run {run} could not be made Failed", error)
         return bool(left.unreadable)
 
     def trouble(self) -> str | None:
@@ -163,8 +168,8 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
             await super().sync_with_backend()
             self._seen = time.monotonic()
             await self._notice_a_new_pool()
-        except httpx.HTTPError as error:
-            self._note_absence(error)
+        except Exception as error:
+            self._note(error)
 
     async def _notice_a_new_pool(self) -> None:
         """A pool that somebody deletes is made again by this worker. Its deployments have lost it, and our ear, too."""
@@ -174,8 +179,8 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
             for change in await self._repair():
                 if change.what:
                     self._logger.warning("%s: %s; repaired", change.of, change.what)
-        except httpx.HTTPError as error:        # a login that may not: then 'fedround deploy' does it
-            self._logger.warning("cannot repair the deployments (%s): run 'fedround deploy'", type(error).__name__)
+        except (httpx.HTTPError, PrefectException) as error:        # a login that may not: then 'fedround deploy' does it
+            self._logger.warning("cannot repair the deployments (%s): run 'fedround deploy'", _named(error))
         self._served = self._work_pool.id
         self._holding.forget()
         if self._listening is not None:
@@ -185,11 +190,36 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
     async def _repair(self) -> list[Change]:
         """Make what has been lost of the pool and its deployments."""
 
-    def _note_absence(self, error: httpx.HTTPError) -> None:
-        """Log that the API is away. Raises the error if the API answered with it: asking again would not change that."""
-        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+    def _note(self, error: Exception) -> None:
+        """Log that the API does not answer, or not as it should. Raises the error if it takes our login no more."""
+        if is_login_refused(error):
             raise error
-        self._logger.warning("the Prefect API does not answer (%s); asking again", type(error).__name__)
+        self._logger.warning("the Prefect API does not answer (%s); asking again", _named(error))
+
+    def _begin(self, work: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """Begin it beside the rest. What goes wrong in it is logged, and ends nothing else."""
+        async def alone() -> None:
+            try:
+                await work(*arguments)
+            except Exception as error:
+                self._log(work.__name__, error)
+
+        self._runs_task_group.start_soon(alone)
+
+    async def _every(self, pause_s: Callable[[], float], work: Callable[[], Awaitable[object]]) -> None:
+        """Do it again and again, with such pauses, as long as the process lives. What goes wrong is logged."""
+        while True:
+            try:
+                await work()
+            except Exception as error:
+                self._log(work.__name__, error)
+            await anyio.sleep(pause_s())
+
+    def _log(self, what: str, error: Exception) -> None:
+        """Of an error of the API its name; of any other, which is a mistake of ours, where it was made."""
+        is_of_api = isinstance(error, httpx.HTTPError | PrefectException)
+        self._logger.log(logging.WARNING if is_of_api else logging.ERROR, "%s: %s", what.strip("_").replace("_", " "),
+                         _named(error), exc_info=None if is_of_api else error)
 
     async def _is_held(self) -> bool:
         """Whether somebody has paused what is served here; it is said once. What waits begins when it is let go."""
@@ -210,23 +240,30 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
             if await self._flow_name(flow_run.flow_id) in self.flow_names:
                 await self.perform(flow_run)
             else:
-                await self.client.set_flow_run_state(
-                    flow_run.id, Failed(message="this worker has not registered that flow; nothing was run"), force=True)
-        except httpx.TransportError as error:
-            self._logger.warning("run %s: the API went away (%s); the next poll finds it",
-                                 flow_run.name, type(error).__name__)
+                await set_state(self.client, flow_run.id, Failed(
+                    message="this worker has not registered that flow; nothing was run"), force=True)
         except Exception as error:
-            if isinstance(error, FedroundError):
-                self._logger.error("run %s: %s", flow_run.name, error)      # the sentence says it all
+            if is_away(error):
+                self._logger.warning("run %s: the API went away (%s); the next poll finds it", flow_run.name, _named(error))
             else:
-                self._logger.exception("run %s", flow_run.name)
-            with suppress(httpx.HTTPError):      # left Scheduled, it would come back with every poll
-                await self.client.set_flow_run_state(
-                    flow_run.id, Failed(message=f"not carried out ({type(error).__name__})"), force=True)
+                await self._fail(flow_run, error)
         finally:
             self._release_limit_slot(flow_run.id)
             self._submitting_flow_run_ids.discard(flow_run.id)
         await self._go_on()
+
+    async def _fail(self, flow_run: FlowRun, error: Exception) -> None:
+        """What could not be carried out is Failed: left Scheduled, it would come back with every poll."""
+        if isinstance(error, FedroundError):
+            self._logger.error("run %s: %s", flow_run.name, error)      # the sentence says it all
+        else:
+            self._logger.error("run %s", flow_run.name, exc_info=error)
+        try:
+            if not await set_state(self.client, flow_run.id, Failed(message=f"not carried out ({type(error).__name__})"),
+                                   force=True):
+                self._logger.warning("run %s: somebody has deleted it", flow_run.name)
+        except Exception as untold:
+            self._log(f"run {flow_run.name} could not be made Failed", untold)
 
     async def _go_on(self) -> None:
         """Called when a run has ended."""
@@ -246,7 +283,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
                 try:
                     await self._listen_for(*self._wake_ups())
                 except Exception as error:
-                    self._logger.warning("event stream: %s; polling until it is back", type(error).__name__)
+                    self._logger.warning("event stream: %s; polling until it is back", _named(error))
                 await anyio.sleep(5)
 
     async def _listen_for(self, names: list[str], resources: list[str]) -> None:
@@ -327,7 +364,7 @@ async def _serve(worker: WarmWorker) -> None:
             raise SetupError(problem(os.environ["PREFECT_API_URL"], error, "check api_url")) from None
         try:
             await worker.start(printer=lambda _: None)
-        except* httpx.HTTPStatusError as errors:                # a login that was taken back, say: asking again helps nothing
+        except* httpx.HTTPError as errors:      # a login that was taken back, say, or it went away before all was begun
             raise SetupError(problem(os.environ["PREFECT_API_URL"], _first(errors), "check api_url")) from None
 
 
@@ -356,3 +393,9 @@ def _end_at_once() -> None:
 def _first(errors: BaseExceptionGroup[Any]) -> Exception:
     one = errors.exceptions[0]
     return _first(one) if isinstance(one, BaseExceptionGroup) else one
+
+
+def _named(error: Exception) -> str:
+    """Its kind, and what the API answered: never what it holds."""
+    return (f"{type(error).__name__} {error.response.status_code}" if isinstance(error, httpx.HTTPStatusError) else
+            type(error).__name__)

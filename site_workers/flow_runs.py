@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelled, Running, Scheduled, State, to_state_create
 
 from infra.asking import AT_WORK, ROUND_RUN, SITE_FLOW, Asked
-from infra.prefect_client import is_in, suspended
+from infra.prefect_client import is_in, set_state, suspended
 from site_workers.outcome import STOPPED
 
 
@@ -74,10 +74,12 @@ class FlowRuns:
             await self.end(there.id, state)
 
     async def end(self, flow_run: uuid.UUID, state: State[Any], *, is_stopped: bool = False) -> bool:
-        """Set the run to this state. False: it was stopped by a pause, and stays as it is until somebody resumes it."""
+        """Set the run to this state, if nobody has deleted it. False: it was stopped by a pause, and stays as it is until
+        somebody resumes it.
+        """
         if is_stopped and await suspended(self._client, flow_run):
             return False
-        await self._client.set_flow_run_state(flow_run, state)
+        await set_state(self._client, flow_run, state)
         return True
 
     async def touch(self, flow_run: uuid.UUID) -> None:
@@ -88,10 +90,13 @@ class FlowRuns:
         """Whether it is Running now."""
         return await is_in(self._client, flow_run, StateType.RUNNING)
 
+    async def is_there(self, flow_run: uuid.UUID) -> bool:
+        """Whether nobody has deleted it."""
+        return await is_in(self._client, flow_run, *StateType)
+
     async def confirm_stopped(self, flow_run: uuid.UUID) -> None:
         """If somebody cancelled the run and waits for it to end, make it Cancelled."""
-        state = (await self._client.read_flow_run(flow_run)).state
-        if state is not None and state.type == StateType.CANCELLING:
+        if await is_in(self._client, flow_run, StateType.CANCELLING):
             await self.end(flow_run, Cancelled(message=STOPPED.message))
 
     async def take_over(self) -> None:
@@ -108,7 +113,7 @@ class FlowRuns:
             goes_on = run.state is not None and run.state.is_running()
             state = (Scheduled(message="the site's process ended; a new one goes on") if goes_on else
                      Cancelled(message="the site's process ended"))
-            await self._client.set_flow_run_state(run.id, state, force=True)
+            await set_state(self._client, run.id, state, force=True)
 
     async def _make(self, asked: Asked, state: dict[str, str | None]) -> FlowRun:
         """The flow run for this request: it is made in this state, or returned as it is."""

@@ -90,6 +90,8 @@ def _fork(folder: Path) -> int:
         status = 0
     except FedroundError as error:
         logging.getLogger("fedround.site").error("%s", error)
+    except Exception:
+        logging.getLogger("fedround.site").exception("the site's process ends")      # os._exit would leave no word of it
     finally:
         sys.stdout.flush()
         os._exit(status)

@@ -18,7 +18,6 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import httpx
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import Event
 from prefect.states import Cancelled, Completed, Failed, State
@@ -26,6 +25,7 @@ from prefect.types._datetime import now
 
 from fedround.errors import ContractError, FedroundError
 from fedround.values import parse
+from infra.api_problems import is_away
 from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, SITE_FLOW, Asked, Ended, answered, resource
 from infra.deploying import Change
 from infra.prefect_client import is_in, named
@@ -99,6 +99,7 @@ class SiteWorker(WarmWorker):
         self._last_plan: str | None = None
         self._last_words: dict[str, Any] = {}
         self._asked_meanwhile: Asked | None = None
+        self._others = ""                               # who else serves the pool
 
     @cached_property
     def _flow_runs(self) -> FlowRuns:
@@ -107,10 +108,9 @@ class SiteWorker(WarmWorker):
     async def setup(self) -> None:
         """Connect and listen, also for cancellation."""
         await super().setup()
-        self._runs_task_group.start_soon(self._watch_for_cancellation)
-        self._runs_task_group.start_soon(self._give_signs)
-        self._runs_task_group.start_soon(self._watch_for_other_workers)
-        self._runs_task_group.start_soon(self._look_now_and_then)
+        for pause_s, work in ((self._ask_s, self._stop_unless_it_runs), (lambda: SIGN_S, self._give_sign),
+                              (lambda: LOOK_S, self._look_after_all), (lambda: OTHERS_POLL_S, self._name_other_workers)):
+            self._begin(self._every, pause_s, work)
 
     async def perform(self, flow_run: FlowRun) -> None:
         """Claim the run, do the job in a thread, report. A run for a whole campaign goes on after that."""
@@ -160,7 +160,7 @@ class SiteWorker(WarmWorker):
         if self._work is not None and self._work.flow_run == run_id:
             self._work.stop.set()
         elif run_id in self._campaigns:
-            self._runs_task_group.start_soon(self._leave, run_id)
+            self._begin(self._leave, run_id)
 
     def _close(self, asked: Asked) -> None:
         """The plan does not wait for answers any more."""
@@ -177,7 +177,7 @@ class SiteWorker(WarmWorker):
         except anyio.WouldBlock:
             self._asked_meanwhile = asked
         else:
-            self._runs_task_group.start_soon(self._answer, asked, slot)
+            self._begin(self._answer, asked, slot)
 
     async def _answer(self, asked: Asked, slot: object) -> None:
         """Begin a flow run of our own and carry it out, or answer within the campaign's.
@@ -194,10 +194,8 @@ class SiteWorker(WarmWorker):
                 await self._work_and_show(asked)
             elif (flow_run := await self._flow_runs.begin(asked)) is not None:
                 await self._carry_out(flow_run)
-        except httpx.HTTPError as error:
-            self._logger.warning("%s: the API went away (%s)", asked.tag, type(error).__name__)
-        except Exception:
-            self._logger.exception("%s", asked.tag)
+        except Exception as error:
+            self._log(asked.tag, error)
         finally:
             self.limiter.release_on_behalf_of(slot)
         await self._go_on()
@@ -225,8 +223,8 @@ class SiteWorker(WarmWorker):
         while True:
             try:
                 flow_run = await self._flow_runs.begin(asked)
-            except httpx.HTTPError as error:
-                self._logger.warning("%s: cannot show the run (%s); trying again", work.name, type(error).__name__)
+            except Exception as error:
+                self._log(f"{work.name}: cannot show the run; trying again", error)
                 await anyio.sleep(REPORT_AGAIN_S)
                 continue
             if flow_run is None:
@@ -255,6 +253,9 @@ class SiteWorker(WarmWorker):
             return
         began = now("UTC")
         outcome = await self._outcome(_Work(flow_run, plan, name, parameters))
+        if outcome == STOPPED and not await self._flow_runs.is_there(flow_run):
+            await self._leave(flow_run)         # a report of it would hold up those of the other sites in the server
+            return
         ended = Ended(type=_STATES[outcome.ending]().type.value, message=outcome.message, began=began, at=now("UTC"))
         self._last_plan, self._last_words = plan, answered(flow_run, plan, name, ended)
         await self._report(self._say)
@@ -292,23 +293,21 @@ class SiteWorker(WarmWorker):
             await self._serve(flow_run, waiting.plan, f"{request.run}/{request.purpose}-{request.round:05d}",
                               request.model_dump(mode="json"))
 
-    async def _look_now_and_then(self) -> None:
-        """Look in the store now and then, since events may be lost. A campaign that has ended, or was paused, is left."""
-        while True:
-            await anyio.sleep(LOOK_S)
-            for flow_run in [*self._campaigns, *self._paused]:
-                slot = object()
-                try:
-                    self.limiter.acquire_on_behalf_of_nowait(slot)
-                except anyio.WouldBlock:
-                    continue
-                try:
-                    await self._look_after(flow_run)
-                except httpx.HTTPError as error:
-                    self._logger.warning("cannot ask about the campaign: %s", type(error).__name__)
-                finally:
-                    self.limiter.release_on_behalf_of(slot)
-                await self._go_on()
+    async def _look_after_all(self) -> None:
+        """Look in the store, since events may be lost. A campaign that has ended, or was paused, is left."""
+        for flow_run in [*self._campaigns, *self._paused]:
+            slot = object()
+            try:
+                self.limiter.acquire_on_behalf_of_nowait(slot)
+            except anyio.WouldBlock:
+                continue
+            try:
+                await self._look_after(flow_run)
+            except Exception as error:
+                self._log("look after a campaign", error)
+            finally:
+                self.limiter.release_on_behalf_of(slot)
+            await self._go_on()
 
     async def _look_after(self, flow_run: uuid.UUID) -> None:
         """A campaign, or a run that was paused and may have been resumed."""
@@ -351,56 +350,41 @@ class SiteWorker(WarmWorker):
         while True:
             try:
                 await tell()
-            except httpx.TransportError as error:
-                self._note_absence(error)
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                self._note(error)
                 await anyio.sleep(REPORT_AGAIN_S)
             else:
                 return
 
-    async def _watch_for_cancellation(self) -> None:
-        """While a job runs, ask now and then whether its flow run still runs. Ask nothing otherwise."""
-        while True:
-            await anyio.sleep(LOOK_S if self._hears else CANCELLATION_POLL_S)
-            await self._stop_unless_it_runs()
+    def _ask_s(self) -> float:
+        return LOOK_S if self._hears else CANCELLATION_POLL_S
 
     async def _stop_unless_it_runs(self) -> None:
+        """While a job runs, ask whether its flow run still runs. Ask nothing otherwise."""
         if (work := self._work) is None or work.flow_run is None:
             return
-        try:
-            if not await self._flow_runs.is_running(work.flow_run):
-                work.stop.set()
-        except Exception as error:
-            self._logger.warning("cannot ask about cancellation: %s", type(error).__name__)
+        if not await self._flow_runs.is_running(work.flow_run):
+            work.stop.set()
 
-    async def _give_signs(self) -> None:
-        """While a job moves, touch its flow run now and then. That it moves is all that is told: not how far it is."""
-        while True:
-            await anyio.sleep(SIGN_S)
-            if (work := self._work) is None or work.flow_run is None or not work.moved.is_set():
-                continue
+    async def _give_sign(self) -> None:
+        """While a job moves, touch its flow run. That it moves is all that is told: not how far it is."""
+        if (work := self._work) is not None and work.flow_run is not None and work.moved.is_set():
             work.moved.clear()
-            try:
-                await self._flow_runs.touch(work.flow_run)
-            except Exception as error:
-                self._logger.info("cannot say that the work moves: %s", type(error).__name__)
+            await self._flow_runs.touch(work.flow_run)
 
-    async def _watch_for_other_workers(self) -> None:
+    async def _name_other_workers(self) -> None:
         """Write to the site's log who else serves this pool.
 
         Such a worker runs on the machine, and as the user, that started it. It can take a round away, which then ends without
         an answer. It has no key of the site's, and gets nothing from it.
         """
-        known = ""
-        while True:
-            try:
-                others = named(await self.client.read_workers_for_work_pool(self._work_pool_name), self.name)
-                if others not in ("", known):
-                    self._logger.warning("%s serves this site's pool, too, and can take rounds away: ask the coordinator who "
-                                         "runs it", others)
-                known = others
-            except Exception as error:
-                self._logger.info("cannot ask who serves the pool: %s", type(error).__name__)
-            await anyio.sleep(OTHERS_POLL_S)
+        others = named(await self.client.read_workers_for_work_pool(self._work_pool_name), self.name)
+        if others not in ("", self._others):
+            self._logger.warning("%s serves this site's pool, too, and can take rounds away: ask the coordinator who runs it",
+                                 others)
+        self._others = others
 
     async def _repair(self) -> list[Change]:
         return await deploy_site(self.client, self._work_pool_name, repair=True)

@@ -208,10 +208,10 @@ async def collect(
     """Wait until every site has ended its flow run, or enough have, or the deadline is over; read each answer when its site
     has ended. It is over before the deadline if all who are waited for have stopped moving.
 
-    `finished` tells which of some sites have ended. The answer itself is only what lies in the store. At the deadline the
-    store is asked once more about every site, so an answer whose signal was lost still counts. If an answer cannot be read
-    although the store answers otherwise, it is tried again until then, and is missing after that. The other sites do not wait
-    for it.
+    `finished` tells which of some sites have ended, or have an answer in the store. The answer itself is only what lies in
+    the store. At the deadline the store is asked once more about every site, so an answer whose signal was lost still counts.
+    If an answer cannot be read although the store answers otherwise, it is tried again until then, and is missing after that.
+    The other sites do not wait for it.
     patience: for all of it, however slow the store is; at first the deadline and `last_look_s`. enough: when nobody else is
     to be waited for. at_first_s: how long the first pauses between two looks are; None: `POLL_S`. still: who of some sites
     has stopped moving.

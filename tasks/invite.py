@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from uuid import UUID
 
 from prefect import get_client, runtime
@@ -34,16 +35,17 @@ from prefect.states import Cancelled, Cancelling, Completed
 from fedround.errors import SetupError
 from fedround.records import Plan
 from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, DEPLOYMENTS, ROUND_RUN, SITE_FLOW, Asked, task_run, tell
+from infra.prefect_client import set_state
 from infra.unreadable import CURE, sifted
 from tasks.plan import Planned
 
 log = logging.getLogger("fedround.coordinator")
 
 TAKEN_S = 5.0
-STANDING_POLL_S = 5.0
+LOOK_S = 5.0
 GRACE_S = 5.0
 _OVER = "the campaign is over"
-_NOT_ENDED = [state for state in StateType if state not in TERMINAL_STATES]
+_OPEN = FlowRunFilterState(type=FlowRunFilterStateType(any_=[state for state in StateType if state not in TERMINAL_STATES]))
 
 
 class Invitation:
@@ -58,7 +60,7 @@ class Invitation:
         """The flow runs that are known, by site."""
         self._keys = keys
         self._taken_by = asyncio.get_running_loop().time() + TAKEN_S
-        self._look_at_standing = asyncio.get_running_loop().time() + STANDING_POLL_S
+        self._look_at_all = asyncio.get_running_loop().time() + LOOK_S
 
     @property
     def sites(self) -> frozenset[str]:
@@ -66,7 +68,8 @@ class Invitation:
         return frozenset(self._keys)
 
     async def ended(self, client: PrefectClient, among: set[str]) -> set[str]:
-        """The sites of `among` whose flow run, or task run, has ended, in whatever way. Only the ended runs travel.
+        """The sites of `among` whose flow run, or task run, has ended, in whatever way. Only the ended runs travel. One that
+        was cancelled or deleted answers nothing more, and nobody waits for it until the deadline.
 
         A site that has no flow run after some seconds has not heard of the plan: then one is scheduled, which waits for the
         site.
@@ -81,6 +84,9 @@ class Invitation:
                 await self._summon(client, rounds)
             ended |= set(await self._read(client, rounds, FlowRunFilterState(
                 type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))))
+        if (now := asyncio.get_running_loop().time()) >= self._look_at_all:
+            self._look_at_all = now + LOOK_S
+            ended |= await self._over(client, among - ended)
         return ended
 
     async def signs(self, client: PrefectClient, among: set[str]) -> dict[str, object]:
@@ -102,8 +108,7 @@ class Invitation:
             await asyncio.sleep(0.5)
             waiting -= await self.ended(client, waiting)
         for site in sorted(waiting - self._standing.keys()):
-            await client.set_flow_run_state(
-                self.runs[site], Cancelled(message="no answer; the round is closed"), force=True)
+            await set_state(client, self.runs[site], Cancelled(message="no answer; the round is closed"), force=True)
 
     async def stop(self, client: PrefectClient, sites: set[str]) -> None:
         """Ask these sites to stop, and wait for none of them."""
@@ -114,27 +119,28 @@ class Invitation:
             for run in (await self._read(client, rounds)).values():
                 if run.state is None or not run.state.is_final():
                     running = run.state is not None and run.state.is_running()
-                    await client.set_flow_run_state(
-                        run.id, Cancelling() if running else Cancelled(message="the round is closed"))
+                    await set_state(client, run.id, Cancelling() if running else Cancelled(message="the round is closed"))
 
     async def _ended_in_campaign(self, client: PrefectClient, among: set[str]) -> set[str]:
-        """Those whose task run has ended, or whose flow run has: one that is cancelled answers nothing more, and nobody waits
-        for it until the deadline.
-        """
+        """Those whose task run has ended."""
         sites = {task_run(self._standing[site], self.asked.plan): site for site in among}
         done = await client.read_task_runs(task_run_filter=TaskRunFilter(
             id=TaskRunFilterId(any_=list(sites)),
             state=TaskRunFilterState(type=TaskRunFilterStateType(any_=sorted(TERMINAL_STATES)))))
-        ended = {sites[run.id] for run in done}
-        now = asyncio.get_running_loop().time()
-        if now >= self._look_at_standing:
-            self._look_at_standing = now + STANDING_POLL_S
-            # One request for all; an answer that is there is found all the same.
-            closed = {run.id for run in await _runs(client, FlowRunFilter(
-                id=FlowRunFilterId(any_=[self._standing[site] for site in sorted(among)]),
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))))}
-            ended |= {site for site in among if self._standing[site] in closed}
-        return ended
+        return {sites[run.id] for run in done}
+
+    async def _over(self, client: PrefectClient, among: set[str]) -> set[str]:
+        """Those whose flow run was known and is not open any more, or not there. As long as all are open, one number travels.
+        An answer that is there is found all the same.
+        """
+        known = {self.runs[site]: site for site in among if site in self.runs}
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=sorted(known, key=str)), state=_OPEN)
+        counted = await client.request("POST", "/flow_runs/count", json={"flow_runs": wanted.model_dump(
+            mode="json", exclude_unset=True)})
+        if counted.json() == len(known):
+            return set()
+        there = await sifted(client, wanted)
+        return {known[run] for run in known.keys() - {run.id for run in there.runs} - set(there.unreadable)}
 
     async def _summon(self, client: PrefectClient, among: set[str]) -> None:
         """A scheduled flow run for everybody who has none. Raises SetupError for a site without a deployment."""
@@ -236,7 +242,8 @@ async def _forget_failed_tries(client: PrefectClient, asked: Asked) -> None:
             any_=[task_run(UUID(run), asked.plan) for run in asked.standing.values()])))
         for run in tries:
             if run.state is None or not run.state.is_completed():
-                await client.delete_task_run(run.id)
+                with suppress(ObjectNotFound):
+                    await client.delete_task_run(run.id)
 
 
 def campaign_tag(run: str) -> str:
@@ -272,8 +279,7 @@ async def begin_campaign(run: str, sites: Iterable[str], rounds: int) -> None:
     """
     parent, wanted = runtime.flow_run.id, {"run": run, "rounds": rounds}
     async with get_client() as client:
-        found = await _runs(client, FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_NOT_ENDED))),
-                            FlowFilter(name=FlowFilterName(any_=[CAMPAIGN_FLOW])))
+        found = await _runs(client, FlowRunFilter(state=_OPEN), FlowFilter(name=FlowFilterName(any_=[CAMPAIGN_FLOW])))
         standing = _standing([one for one in found if one.parameters == wanted], run)
         for left in found:
             if left.id not in {mine.id for mine in standing.values()}:
@@ -290,24 +296,23 @@ async def end_campaign(run: str, *, done: bool) -> None:
 
     done: the campaign has reached its end. If not, sites at work are asked to stop, and after a moment their runs are closed.
     """
-    left = FlowRunFilter(tags=FlowRunFilterTags(all_=[campaign_tag(run)]),
-                         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_NOT_ENDED)))
+    left = FlowRunFilter(tags=FlowRunFilterTags(all_=[campaign_tag(run)]), state=_OPEN)
     async with get_client() as client:
         for standing in await _runs(client, left):
             if done and standing.state is not None and standing.state.is_running():
-                await client.set_flow_run_state(standing.id, Completed(message=_OVER))
+                await set_state(client, standing.id, Completed(message=_OVER))
             else:
                 await _stop(client, standing)
         end = asyncio.get_running_loop().time() + GRACE_S
         while (waiting := await _runs(client, left)) and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.5)
         for standing in waiting:
-            await client.set_flow_run_state(standing.id, Cancelled(message=_OVER), force=True)
+            await set_state(client, standing.id, Cancelled(message=_OVER), force=True)
 
 
 async def _stop(client: PrefectClient, run: FlowRun) -> None:
     running = run.state is not None and run.state.is_running()
-    await client.set_flow_run_state(run.id, Cancelling() if running else Cancelled(message=_OVER))
+    await set_state(client, run.id, Cancelling() if running else Cancelled(message=_OVER))
 
 
 def _open(runs: list[FlowRun]) -> str | None:

@@ -6,6 +6,7 @@ Every test uses a run of its own (`run`), and leaves all processes serving.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import math
 import os
@@ -47,6 +48,7 @@ DEADLINE_S = 900
 WATCH = {"columns": [{"column": "x1", "edges": [-1.0, 0.0, 1.0]}], "noise_std": 2.0, "measurements": 2,
          "partitions": {"column": "y", "by": "value"}}
 """Campaigns measure none of it. The rows of the two labels differ in x1, so one label after the other is a drift."""
+RESTART_S = 60.0
 PATIENCE_S = 300.0
 """Only a broken test waits so long: all others go on when what they wait for has happened."""
 
@@ -182,6 +184,10 @@ class Federation:
         os.kill(self.pid(site), signal.SIGKILL)
         self.spawn("site", "start", str(self.machine.site(site)))
 
+    def not_served(self) -> list[str]:
+        """The sites that no process serves: whoever does holds the site's lock."""
+        return [site for site in NAMES if not is_locked(self.machine.site(site) / ".serving")]
+
     def start_processes(self) -> None:
         """Start what does not run, and wait until all serve."""
         with own_settings(self.api_url):
@@ -271,6 +277,31 @@ def in_loop(loop: asyncio.Runner, client: PrefectClient) -> Iterator[PrefectClie
         yield client
     finally:
         loop.run(client.__aexit__(None, None, None))
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock."""
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@pytest.fixture(autouse=True)
+def all_sites_serve(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test after which a site is not served has failed, and says so itself. The next tests find all of them again."""
+    yield
+    if "real" not in request.fixturenames:
+        return
+    real: Federation = request.getfixturevalue("real")
+    with suppress(AssertionError):      # one that was started again a moment ago
+        wait(lambda: not real.not_served(), "all sites", RESTART_S)
+    gone = {site: (real.machine.site(site) / "site.log").read_text()[-3000:] for site in real.not_served()}
+    for site in gone:
+        real.spawn("site", "start", str(real.machine.site(site)))
+    assert not gone, f"these sites' processes have ended, and the last that they wrote is: {gone}"
 
 
 @pytest.fixture

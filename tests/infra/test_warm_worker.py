@@ -6,6 +6,7 @@ The server itself is in `test_prefect_contract.py` and `tests/e2e`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Scheduled, State
+from prefect.workers.base import BaseWorker
 
 from fedround.errors import SetupError
 from infra import warm_worker
@@ -111,13 +113,82 @@ async def test_who_is_busy_asks_when_it_is_done():
     assert worker._heard_while_busy
 
 
+def answered(status: int) -> httpx.HTTPStatusError:
+    answer = httpx.Response(status, request=httpx.Request("POST", "http://127.0.0.1:9/api/x"))
+    return httpx.HTTPStatusError(str(status), request=answer.request, response=answer)
+
+
+NOTHING_TO_END_FOR = [
+    httpx.ConnectError("away"), ObjectNotFound(RuntimeError("404")), ValueError("no JSON"), KeyError("id"),
+    *(answered(status) for status in (400, 403, 404, 405, 407, 409, 422, 429, 500, 502, 503, 504))]
+
+
+@pytest.mark.parametrize("error", NOTHING_TO_END_FOR, ids=lambda error: type(error).__name__ + str(error)[:4])
+async def test_no_answer_of_the_api_ends_the_process(error: Exception, monkeypatch: pytest.MonkeyPatch):
+    """Not of a run that somebody deletes while it is looked at, and not of a proxy in the API's place."""
+    async def fails(*_: object) -> None:
+        raise error
+
+    worker = Worker(Server(due=NOW))
+    monkeypatch.setattr(BaseWorker, "get_and_submit_flow_runs", fails)
+    monkeypatch.setattr(BaseWorker, "sync_with_backend", fails)
+    assert await worker.get_and_submit_flow_runs() == []
+    await worker.sync_with_backend()
+
+
+async def test_only_a_login_that_is_taken_back_ends_it(monkeypatch: pytest.MonkeyPatch):
+    async def fails(*_: object) -> None:
+        raise answered(401)
+
+    worker = Worker(Server(due=NOW))
+    monkeypatch.setattr(BaseWorker, "get_and_submit_flow_runs", fails)
+    monkeypatch.setattr(BaseWorker, "sync_with_backend", fails)
+    for ask in (worker.get_and_submit_flow_runs, worker.sync_with_backend):
+        with pytest.raises(httpx.HTTPStatusError):
+            await ask()
+
+
+async def test_a_run_that_somebody_deletes_at_any_moment_of_its_work_ends_nothing_else():
+    """The worker has read it, works, and may write its end no more: neither the end that it had, nor that it failed."""
+    server = Server(due=NOW)
+
+    async def gone(*_: object, **__: object) -> None:
+        raise ObjectNotFound(RuntimeError("404"))
+
+    server.set_flow_run_state = server.read_flow = server.request = gone
+    worker = Worker(server)
+    worker._limiter = anyio.CapacityLimiter(1)
+    worker._limiter.acquire_on_behalf_of_nowait(server.run.id)
+    worker._submitting_flow_run_ids.add(server.run.id)
+    await worker._submit_run(server.run)
+    assert worker._limiter.borrowed_tokens == 0
+
+
+@pytest.mark.parametrize("error", NOTHING_TO_END_FOR, ids=lambda error: type(error).__name__ + str(error)[:4])
+async def test_what_goes_wrong_in_work_beside_the_rest_is_logged_and_ends_nothing(
+        error: Exception, caplog: pytest.LogCaptureFixture):
+    times = []
+
+    async def looks() -> None:
+        times.append(error)
+        if len(times) < 3:
+            raise error
+
+    worker = Worker(Server(due=NOW))
+    worker._logger = logging.getLogger("tried")
+    async with anyio.create_task_group() as worker._runs_task_group:
+        worker._begin(worker._every, lambda: 0.0, looks)
+        while len(times) < 5:
+            await anyio.sleep(0)
+        worker._runs_task_group.cancel_scope.cancel()
+    assert [record.getMessage() for record in caplog.records].count(f"looks: {warm_worker._named(error)}") == 2
+
+
 class Gone:
     """A worker whose login is taken back while it serves."""
 
     async def start(self, printer: object) -> None:
-        answer = httpx.Response(401, request=httpx.Request("POST", "http://127.0.0.1:9/api/x"))
-        raise ExceptionGroup("of a loop", [ExceptionGroup("of a request", [
-            httpx.HTTPStatusError("401", request=answer.request, response=answer)])])
+        raise ExceptionGroup("of a loop", [ExceptionGroup("of a request", [answered(401)])])
 
 
 class Api:

@@ -13,6 +13,7 @@ import pytest
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, State
 
 from infra.asking import CLOSED, ROUND_RUN, Asked, task_run
@@ -58,11 +59,18 @@ class Server:
         return self.runs[idempotency_key]
 
     async def set_flow_run_state(self, run_id: uuid.UUID, state: State, force: bool = False) -> None:
-        self.put(next(key for key, run in self.runs.items() if run.id == run_id), state)
+        if (key := next((key for key, run in self.runs.items() if run.id == run_id), None)) is None:
+            raise ObjectNotFound(RuntimeError("404"))
+        self.put(key, state)
 
-    async def request(self, method: str, path: str, json: list[dict[str, Any]]) -> None:
-        assert path == "/events"
-        self.told += [event["event"] for event in json]
+    async def request(self, method: str, path: str, json: Any) -> SimpleNamespace:
+        if path == "/events":
+            self.told += [event["event"] for event in json]
+            return SimpleNamespace()
+        assert path == "/flow_runs/count"
+        wanted = FlowRunFilter.model_validate(json["flow_runs"])
+        count = sum(run.id in wanted.id.any_ and run.state.type in wanted.state.type.any_ for run in self.runs.values())
+        return SimpleNamespace(json=lambda: count)
 
     def states(self) -> dict[str, str]:
         """The state of every flow run, by site."""
@@ -140,7 +148,7 @@ async def test_in_a_campaign_a_task_run_says_who_is_done_and_late_sites_are_told
 @pytest.mark.parametrize("state", [Cancelled(), Failed()], ids=lambda state: state.name)
 async def test_a_site_whose_flow_run_for_the_campaign_has_ended_is_not_waited_for(
         state: State, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(invite, "STANDING_POLL_S", -1.0)
+    monkeypatch.setattr(invite, "LOOK_S", -1.0)
     server = Server()
     for site in SITES:
         server.put(site, Running())
@@ -149,6 +157,35 @@ async def test_a_site_whose_flow_run_for_the_campaign_has_ended_is_not_waited_fo
     server.put("east", state)
     assert await asked.ended(server, set(SITES)) == {"east"}
     assert await asked.ended(server, {"north"}) == set()
+
+
+@pytest.mark.parametrize("in_campaign", [False, True])
+async def test_a_site_whose_flow_run_somebody_deletes_is_not_waited_for(in_campaign: bool, monkeypatch: pytest.MonkeyPatch):
+    """Whoever has the key of the API can: nobody waits until the deadline for a run that no site serves any more."""
+    monkeypatch.setattr(invite, "LOOK_S", -1.0)
+    monkeypatch.setattr(invite, "TAKEN_S", -1.0)
+    server = Server()
+    for site in SITES:
+        server.put(f"p1/{site}/0", Running())
+    asked = invitation({site: server.runs[f"p1/{site}/0"].id for site in SITES} if in_campaign else None)
+    assert await asked.ended(server, set(SITES)) == set()
+    del server.runs["p1/east/0"]
+    assert await asked.ended(server, set(SITES)) == {"east"}
+    assert await asked.ended(server, {"north"}) == set()
+
+
+async def test_a_run_that_is_deleted_while_a_round_closes_does_not_fail_the_round():
+    server, asked = Server(), invitation()
+    server.put("p1/north/0", Running())
+    read = server.read_flow_runs
+
+    async def read_then_deleted(*arguments: Any, **of_all: Any) -> list[FlowRun]:
+        found = await read(*arguments, **of_all)
+        server.runs.pop("p1/north/0", None)
+        return found
+
+    server.read_flow_runs = read_then_deleted
+    await asked.close(server, set(SITES))
 
 
 async def test_a_site_that_has_left_the_campaign_is_not_waited_for_at_all():
