@@ -6,6 +6,7 @@ import functools
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,12 +98,32 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/validation/test_encoding.py::test_a_process_that_has_answered_holds_no_library_of_tables_and_no_accountant",
         "tests/validation/test_query.py::test_postgresql",
         "tests/validation/test_rows.py::test_a_subprocess_gives_the_same_answer_and_prints_nothing",
-        "tests/tasks/test_weekly.py::test_a_year",
         "tests/fedround/secure_sums/test_equivocation.py::test_every_lie_among_more_members",
         "tests/tasks/test_sums_grouped.py::test_a_liar_and_one_who", "tests/tasks/test_sums_grouped.py::test_without_groups",
         "tests/fedround/secure_sums/test_equivocation.py::test_every_lie_where_members_sign_first[5]",
         "tests/fuzz/test_law.py::test_a_changed_document_is_never_accepted[bundle",
-        "tests/site_workers/test_shared_noise.py", "tests/fedround/simulation/test_summed.py::test_trees_grow")
+        "tests/site_workers/test_shared_noise.py", "tests/fedround/simulation/test_summed.py::test_trees_grow",
+        "tests/site_workers/test_limits.py::test_threads_and_priority",
+        "tests/site_workers/test_foreign.py::test_attack_what_a_hostile_client_gives_back",
+        *(f"tests/site_workers/test_joining.py::test_{which}" for which in (
+            "other_customers_are", "the_last_exchange", "the_coordinator_sees", "scores_of_other_customers")),
+        "tests/site_workers/test_safe.py::test_attack_a_rotation_that_was_given_up",
+        "tests/site_workers/test_measure.py::test_columns_are_the_same_here",
+        "tests/site_workers/test_training_by_partition.py::test_the_operator_sees",
+        "tests/infra/test_watcher.py::test_all_that_it_has_started_ends_with_it[1-9]",
+        "tests/infra/test_watcher.py::test_all_that_it_has_started_ends_with_it[0-1]",
+        f"tests/infra/test_warm_worker.py::test_a_process_that_is_told_to_end_ends_although_its_work_goes_on[{signal.SIGINT.value}]",
+        "tests/infra/test_model_registry.py::test_it_needs_no_git_identity",
+        "tests/flows/test_afterwards.py::test_no_step_after", "tests/test_architecture_page.py",
+        "tests/tasks/test_concept_drift.py::test_a_change_of_what_is_true",
+        "tests/validation/test_group_gaps.py::test_the_interval", "tests/validation/test_inferring.py::test_a_wide_table",
+        "tests/validation/test_limits_of_rows.py::test_numbers_that_a_file",
+        "tests/fedround/learning/test_tasks.py::test_the_margin_holds", "tests/tasks/test_reputation.py::test_plans_name",
+        "tests/tasks/test_weekly.py", "tests/tasks/test_weights.py::test_whom_the_model_fits_badly",
+        "tests/tasks/test_reporting.py::test_a_page_loads_no_heavy_library",
+        "tests/parity/test_checking.py::test_a_table_of_several_kinds",
+        "tests/cli/test_bad_federation.py::test_no_space_for_a_member",
+        "tests/validation/test_reliability.py::test_where_no_slope")
 """What `make test` leaves to `make test-all`: tests that take minutes together and whose core others test faster."""
 
 
