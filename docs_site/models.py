@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
-import textwrap
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -28,8 +29,13 @@ def reachable(*first: Model) -> list[Model]:
         model = waiting.pop(0)
         if model not in found:
             found.append(model)
-            waiting += [inner for field in model.model_fields.values() for inner in _models_in(field.annotation)]
+            waiting += _held_by(model)
     return found
+
+
+@functools.cache
+def _held_by(model: Model) -> tuple[Model, ...]:
+    return tuple(inner for field in model.model_fields.values() for inner in _models_in(field.annotation))
 
 
 def _models_in(annotation: Any) -> Iterator[Model]:
@@ -117,9 +123,15 @@ def _said_of_fields(model: Model) -> dict[str, str]:
     for kind in reversed(model.__mro__):
         if kind is BaseModel or not issubclass(kind, BaseModel):
             continue
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-        said |= _below(body.body) if isinstance(body, ast.ClassDef) else {}
+        said |= _below(_classes(kind.__module__)[kind.__name__].body)
     return said
+
+
+@functools.cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """The classes of a module, by their names, as its file has them."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
 def _below(statements: list[ast.stmt]) -> dict[str, str]:
