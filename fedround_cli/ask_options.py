@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedround.analytics.asked import Asked
 from fedround.analytics.newton import Stepwise
-from fedround.analytics.queries import Asked, Questions
+from fedround.analytics.queries import Questions
 from fedround.errors import ContractError
 from fedround.statistics import CoxSums, GlmSums, HazardSums
 from fedround.values import parse

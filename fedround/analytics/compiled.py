@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from fedround.analytics.asked import Asked
 from fedround.analytics.estimates import Table
-from fedround.analytics.queries import Asked
 from fedround.errors import ContractError
 from fedround.statistics import Release, Statistic
 from fedround.values import in_words

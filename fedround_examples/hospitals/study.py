@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fedround.analytics.asked import Asked
 from fedround.analytics.compiled import compiled
+from fedround.analytics.counting import Missing
+from fedround.analytics.describing import Quantiles, Table1
 from fedround.analytics.estimates import Table
 from fedround.analytics.newton import fit_glm
-from fedround.analytics.queries import Asked, Missing, Quantiles, Table1
 from fedround.errors import ContractError
 from fedround.privacy.accounting import Batch, epsilon_of_batches
 from fedround.privacy.noise import stream

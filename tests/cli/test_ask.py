@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fedround.analytics.compiled import compiled
-from fedround.analytics.queries import Count, Table1
+from fedround.analytics.counting import Count
+from fedround.analytics.describing import Table1
 from fedround.errors import ContractError
 from fedround.statistics import Between, Bounded, GroupCounts, Histogram, Levels, OneOf, Ranges
 from fedround_cli import campaign

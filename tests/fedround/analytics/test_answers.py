@@ -11,19 +11,10 @@ from hypothesis import strategies as st
 
 from fedround.analytics.compiled import compiled
 from fedround.analytics.components import bounds_for
+from fedround.analytics.counting import Common, Count, HistogramOf, Missing, Top
+from fedround.analytics.describing import Correlations, Mean, Quantiles, Table1
+from fedround.analytics.fitting import Components
 from fedround.analytics.quantiles import consistent, quantiles
-from fedround.analytics.queries import (
-    Common,
-    Components,
-    Correlations,
-    Count,
-    HistogramOf,
-    Mean,
-    Missing,
-    Quantiles,
-    Table1,
-    Top,
-)
 from fedround.errors import ContractError
 from fedround.privacy.noise import stream
 from fedround.statistics import Between, Bounded, Levels, Ranges, release, total

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fedround.analytics.compiled import compiled
+from fedround.analytics.counting import Discover
 from fedround.analytics.discover import discovered
-from fedround.analytics.queries import Discover
 from fedround.analytics.readings import read
 from fedround.errors import ContractError
 from fedround.privacy.noise import stream

@@ -11,10 +11,10 @@ import pytest
 
 from fedround.analytics.compiled import compiled
 from fedround.analytics.estimates import Estimate, Table
+from fedround.analytics.fitting import Linear, Survival
 from fedround.analytics.likely import expected
 from fedround.analytics.meta import meta_analysis, pooled_table
 from fedround.analytics.newton import fit_cox, fit_glm, fit_hazards
-from fedround.analytics.queries import Linear, Survival
 from fedround.privacy.noise import stream
 from fedround.statistics import Bounded, CoxSums, GlmSums, HazardSums, Is, Levels, Ranges, release, total
 
