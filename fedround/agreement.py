@@ -18,7 +18,6 @@ from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError, ToleranceError
 from fedround.learning.algorithms import Ditto
 from fedround.learning.clusters import objection_to_clusters
-from fedround.learning.decay import Plateau
 from fedround.learning.foreign.agreed import objection_to_foreign
 from fedround.learning.foreign.spec import Foreign
 from fedround.learning.paced import objection_to_pace
@@ -31,6 +30,7 @@ from fedround.regions.spec import Region, objection_to_regions
 from fedround.secure_sums.spec import SecureSum
 from fedround.selection import Selection
 from fedround.spoken import how_many
+from fedround.standing import Incentive, Reputation
 from fedround.statistics import Groups, LocalEvaluation
 from fedround.statistics.partitions import Recurring
 from fedround.terms import Terms, Together, check_partitions, check_steps
@@ -40,40 +40,6 @@ Quorum = Annotated[int, Field(ge=1, le=1000)]
 Deadline = Annotated[int, Field(ge=1, le=604_800)]
 Idle = Annotated[int, Field(ge=60, le=604_800)]
 """A minute at least: a site at work gives a sign every ten seconds, and the API may be away for a while."""
-
-MAX_WINDOW = 100
-"""Rounds that a reputation policy can look back."""
-
-
-class Reputation(Value):
-    """When a member is excluded for a while. If its updates of `exclude_after` of the last `window` rounds were left out of
-    the aggregate (a `Verdict` other than "used"), it sits out `exclude_for` rounds of the run, and then starts with a clean
-    record.
-
-    Only what a site signed counts against it. The plan names the excluded members, the reasons, and until when.
-    """
-
-    window: Annotated[int, Field(ge=1, le=MAX_WINDOW)]
-    exclude_after: Annotated[int, Field(ge=1, le=MAX_WINDOW)]
-    exclude_for: Annotated[int, Field(ge=1, le=1000)]
-
-    @model_validator(mode="after")
-    def _check_reachable(self) -> Self:
-        if self.exclude_after > self.window:
-            raise ValueError(f"exclude_after {self.exclude_after} can never be reached within "
-                             f"{how_many(self.window, 'round')}")
-        return self
-
-
-class Incentive(Value):
-    """What members get for taking part: points, shared by what their updates added and by how reliably they came
-    (`fedround.contribution.payout`). A word on the side: it changes no weight, and nobody is asked more or less often for it.
-    """
-
-    points: Annotated[float, Field(gt=0, le=1e12)]
-    """For a whole run, over all members together."""
-    floor: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The share that every member gets whose update ever came."""
 
 
 class Agreement(Value):
@@ -186,8 +152,7 @@ class Agreement(Value):
     @model_validator(mode="after")
     def _check_algorithm(self) -> Self:
         check_steps(self.privacy, self.training)
-        if isinstance(self.training, LocalTraining) and (
-                why_not := _objection_to_pace(self.training, self.privacy)) is not None:
+        if isinstance(self.training, LocalTraining) and (why_not := self.training.objection_to(self.privacy)) is not None:
             raise ValueError(why_not)
         if (why_not := self.training.algorithm.objection_to(self.compression, self.how_to_aggregate())) is not None:
             raise ValueError(why_not)
@@ -219,7 +184,7 @@ class Agreement(Value):
 
     @model_validator(mode="after")
     def _check_drift(self) -> Self:
-        if self.drift is not None and (why_not := _objection(self.drift, self.privacy)) is not None:
+        if self.drift is not None and (why_not := self.drift.objection_to(self.privacy)) is not None:
             raise ValueError(f"drift: {why_not}")
         return self
 
@@ -356,28 +321,3 @@ class Agreement(Value):
     def _terms(self, quorum: int | None) -> dict[str, Any]:
         asked = self if quorum is None else self.model_copy(update={"quorum": quorum})
         return {**{name: getattr(self, name) for name in Terms.model_fields}, "aggregation": asked.how_to_aggregate()}
-
-
-def _objection_to_pace(training: LocalTraining, privacy: Privacy) -> str | None:
-    """Why a training cannot change as it says; None if it can."""
-    if training.covered is not None:
-        return "training.covered is what plans say: agree on local_steps, and on a rule"
-    if isinstance(training.rule, Plateau) and isinstance(privacy, SitePrivacy):
-        return ("training.rule: a plateau is seen in the sites' scores, and under the unit 'site' no counts of scores leave: "
-                "agree on a decay")
-    if training.fewest_steps is not None and not isinstance(privacy, GradientPrivacy):
-        return ("fewest_steps: noise on gradients is calibrated to a site's own number of steps, and there is none here: "
-                "partial alone lets slow sites send what they did")
-    return None
-
-
-def _objection(watch: DriftWatch, privacy: Privacy) -> str | None:
-    if isinstance(privacy, SitePrivacy):
-        return "under the unit 'site' no counts leave: agree on another unit, or watch nothing"
-    if isinstance(privacy, NoPrivacy):
-        return None if watch.measurements is not None else "without privacy.rounds, say for how many measurements it is"
-    if watch.noise_std == 0:
-        return "noise_std is 0, so the counts leave unprotected: raise it above 0"
-    if watch.partitions is None and watch.times(privacy.rounds) == 0:
-        return f"every {watch.every} rounds is never in a campaign of {privacy.rounds}"
-    return None

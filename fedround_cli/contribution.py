@@ -14,9 +14,9 @@ from fedround_cli.output import AsJson, command, err, out, print_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fedround.agreement import Incentive
     from fedround.contribution.payout import Account
     from fedround.contribution.said import Contribution
+    from fedround.standing import Incentive
 
 _WITH_BARS = 80
 """Columns of a terminal from which on a table has room for a picture."""

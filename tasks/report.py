@@ -12,7 +12,6 @@ from fedround.aggregation.engine import estimates_distances
 from fedround.aggregation.gate import chance
 from fedround.aggregation.spec import Gate
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Reputation
 from fedround.contribution.payout import Account
 from fedround.contribution.said import Contribution
 from fedround.fairness_of_groups import GroupFairness
@@ -25,6 +24,7 @@ from fedround.records import Commit, Plan
 from fedround.rounds.clusters import scores_in
 from fedround.rounds.tickets import ended, share
 from fedround.spoken import how_many
+from fedround.standing import Reputation
 from fedround.statistics import Release
 from fedround.statistics.partitions import Partition
 from fedround.terms import Terms

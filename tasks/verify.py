@@ -15,13 +15,13 @@ from typing import TypeVar
 from fedround import layout, sightings
 from fedround.aggregation.staleness import MAX_AGE
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import MAX_WINDOW
 from fedround.contribution.said import Contribution
 from fedround.errors import ChainError, ContractError, LostError, NotFoundError, StoreDeniedError
 from fedround.federation import Federation
 from fedround.federation_log import Logged
 from fedround.privacy.spec import Privacy
 from fedround.records import Answer, Begun, Commit, CommittedRefusal, CommittedUpdate, Join, LogHead, Plan, Summed, Told
+from fedround.standing import MAX_WINDOW
 from fedround.statistics import Release
 from fedround.values import Purpose
 from infra import federation_log

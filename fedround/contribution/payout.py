@@ -12,9 +12,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fedround.agreement import Incentive
 from fedround.contribution.said import WIDTH, Contribution
 from fedround.records import Commit, Plan
+from fedround.standing import Incentive
 from fedround.values import MAX_NUMBER, Name, Value
 
 Rounds = Annotated[int, Field(ge=0, le=MAX_NUMBER)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedround.privacy.spec import GaussianCounts, NoMechanism
+from fedround.privacy.spec import GaussianCounts, NoMechanism, NoPrivacy, Privacy, SitePrivacy
 from fedround.statistics.base import AskedNoise
 from fedround.statistics.group_counts import GroupCounts
 from fedround.statistics.histogram import Histogram, Number
@@ -108,6 +108,18 @@ class DriftWatch(Value):
     def once(self) -> tuple[GaussianCounts | NoMechanism, ...]:
         """What one measurement releases."""
         return tuple(one.mechanism for one in self.statistics)
+
+    def objection_to(self, privacy: Privacy) -> str | None:
+        """Why it cannot be agreed together with this privacy; None if it can."""
+        if isinstance(privacy, SitePrivacy):
+            return "under the unit 'site' no counts leave: agree on another unit, or watch nothing"
+        if isinstance(privacy, NoPrivacy):
+            return None if self.measurements is not None else "without privacy.rounds, say for how many measurements it is"
+        if self.noise_std == 0:
+            return "noise_std is 0, so the counts leave unprotected: raise it above 0"
+        if self.partitions is None and self.times(privacy.rounds) == 0:
+            return f"every {self.every} rounds is never in a campaign of {privacy.rounds}"
+        return None
 
     def level(self, rounds: int) -> float:
         """The chance of a false alarm that one measurement may have (Bonferroni over the measurements)."""

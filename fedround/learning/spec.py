@@ -24,11 +24,12 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, model_validat
 from fedround.codec import Schema
 from fedround.learning.algorithms import Algorithm, Plain
 from fedround.learning.augmentation import Augmentation
-from fedround.learning.decay import Rule
+from fedround.learning.decay import Plateau, Rule
 from fedround.learning.foreign.spec import Foreign
 from fedround.learning.trees.spec import Trees
 from fedround.learning.union.spec import ClassWeights, UnionStep
 from fedround.privacy.calibration import sampling_rate
+from fedround.privacy.spec import GradientPrivacy, Privacy, SitePrivacy
 from fedround.spoken import how_many
 from fedround.values import Value
 
@@ -98,6 +99,18 @@ class LocalTraining(Value):
         if (why_not := self.algorithm.objection(self)) is not None:
             raise ValueError(why_not)
         return self
+
+    def objection_to(self, privacy: Privacy) -> str | None:
+        """Why it cannot be agreed together with this privacy; None if it can."""
+        if self.covered is not None:
+            return "training.covered is what plans say: agree on local_steps, and on a rule"
+        if isinstance(self.rule, Plateau) and isinstance(privacy, SitePrivacy):
+            return ("training.rule: a plateau is seen in the sites' scores, and under the unit 'site' no counts of scores "
+                    "leave: agree on a decay")
+        if self.fewest_steps is not None and not isinstance(privacy, GradientPrivacy):
+            return ("fewest_steps: noise on gradients is calibrated to a site's own number of steps, and there is none here: "
+                    "partial alone lets slow sites send what they did")
+        return None
 
     def sampling_rate(self, rows: int) -> float:
         """The chance of each row to be in a step's batch, so that `batch_size` rows are expected (at most all of them)."""

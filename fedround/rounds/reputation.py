@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Agreement, Reputation
+from fedround.agreement import Agreement
 from fedround.errors import ContractError
 from fedround.records import Exclusion
 from fedround.rounds.earlier import Earlier
 from fedround.spoken import how_many
+from fedround.standing import Reputation
 
 
 def first_judged(policy: Reputation | None, number: int) -> int:

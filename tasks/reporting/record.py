@@ -10,13 +10,13 @@ from typing import Annotated, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Incentive
 from fedround.contribution.payout import Account
 from fedround.contribution.said import Contribution
 from fedround.drift.judge import Drift
 from fedround.errors import ContractError
 from fedround.fairness_of_groups import GroupFairness
 from fedround.learning.tasks import Margin, Metrics, in_words
+from fedround.standing import Incentive
 from fedround.values import Value
 from tasks.reporting.words import change, with_margin
 from validation.reliability import Explained

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from fedround import layout
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Reputation
 from fedround.errors import ChainError, ContractError
 from fedround.federation import Federation, SiteEntry
 from fedround.privacy.spec import NoPrivacy
@@ -17,6 +16,7 @@ from fedround.rounds.asking import first_that_counts
 from fedround.rounds.earlier import Earlier
 from fedround.rounds.reputation import exclusions
 from fedround.signing import digest, seal
+from fedround.standing import Reputation
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import SmallFederation

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedround.agreement import Incentive
 from fedround.contribution.payout import payout
+from fedround.standing import Incentive
 
 NAMES = ("east", "north", "south", "west")
 POLICY = Incentive(points=1000.0, floor=0.05)

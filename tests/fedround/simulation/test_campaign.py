@@ -16,7 +16,7 @@ from fedround.aggregation.rules import WeightedMean
 from fedround.aggregation.spec import Aggregation
 from fedround.aggregation.staleness import Pace
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Agreement, Reputation
+from fedround.agreement import Agreement
 from fedround.codec import encode, flatten
 from fedround.errors import ContractError, QuorumError
 from fedround.hours import Closed
@@ -38,6 +38,7 @@ from fedround.simulation.crowd import FEW, mean_of_crowd
 from fedround.simulation.partition import Dirichlet, deal, take
 from fedround.simulation.sites import Site, Sites
 from fedround.simulation.spool import Updates
+from fedround.standing import Reputation
 
 RECIPE = Recipe("blobs", "0" * 64, lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), lambda rows: rows,
                 Classify(classes=3))
