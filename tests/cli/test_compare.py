@@ -8,8 +8,8 @@ from fedround_cli.campaign import line, sites_table
 from tasks import pages
 from tests.cli.conftest import Fedround
 from tests.small_federation import SmallFederation
+from tests.tasks.recorded import record, updated, with_
 from tests.tasks.test_compare import run
-from tests.tasks.test_reporting import record, updated, with_
 
 
 def test_a_round_on_the_terminal_says_no_less_epsilon_than_was_spent():

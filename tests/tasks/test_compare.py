@@ -11,8 +11,8 @@ from fedround.learning.tasks import Margin, Metrics
 from tasks import pages
 from tasks.reporting import RoundRecord
 from tasks.reporting.compare import differences, render_comparison, results
+from tests.tasks.recorded import ATTACK, Page, record, svgs, updated, with_
 from tests.tasks.test_pages import dated, links
-from tests.tasks.test_reporting import ATTACK, Page, record, svgs, updated, with_
 
 
 def run(name: str, auc: float, **changes: object) -> list[RoundRecord]:

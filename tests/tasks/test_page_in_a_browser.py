@@ -18,8 +18,8 @@ from selenium.webdriver.common.by import By
 from fedround.learning.tasks import Margin, Metrics
 from tasks import pages
 from tasks.reporting.verified import Verified
+from tests.tasks.recorded import ATTACK, compared, left_out, refused, unasked, updated, with_
 from tests.tasks.test_pages import BEGUN, dated
-from tests.tasks.test_reporting import ATTACK, compared, left_out, refused, unasked, updated, with_
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 LONGEST, OTHER = "w" * 40, "m" * 40                # as a run may be called

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from tasks import pages
 from tasks.reporting import RoundRecord
-from tests.tasks.test_reporting import Page, record, with_
+from tests.tasks.recorded import Page, record, with_
 
 BEGUN = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
 

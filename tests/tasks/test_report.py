@@ -27,7 +27,7 @@ from tasks.reporting.record import NOT_TIMED, Lineage, Timing, timing_of
 from tests import small_federation
 from tests.small_federation import NAMES
 from tests.tasks.conftest import Answered
-from tests.tasks.test_reporting import Page
+from tests.tasks.recorded import Page
 
 TIMING = Timing(steps=(("plan", 0.5), ("wait for the sites", 1.0)), answered={"north": 0.5, "south": 0.75},
                 fetched={"north": (0.25, 3)})

@@ -1,18 +1,15 @@
 """A report says what happened, opens offline, and shows a site's words without obeying them."""
 
 import base64
-import itertools
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 from pydantic import ValidationError
 
 from fedround.aggregation.verdict import Verdict
@@ -20,109 +17,12 @@ from fedround.errors import ContractError
 from fedround.learning.tasks import Margin, Metrics
 from fedround.values import parse
 from tasks.reporting import RoundRecord, SiteRow, page, render_html, render_markdown
-from tasks.reporting.heatmap import _SCALE, by_similarity, distance_map, history_map
 from tasks.reporting.participation import participation
 from tasks.reporting.record import Beside, metrics_of
 from tasks.reporting.words import fault, label
-
-ATTACK = ("<script>alert(1)</script> \"onload='x' {{ 7 * 7 }} `code` | cell | ![i](http://evil.example/i.png) "
-          "[l](javascript:alert(1)) <img src=x onerror=alert(1)> \u202eabc\n\n# heading\n| a | b |\n``` &amp; \\| \\`")
-
-
-def updated(site: str, **more: object) -> SiteRow:
-    return SiteRow(site=site, outcome="updated", note="", weight=400.0,
-                   **{"norm": 1.25, "distance": 0.5, "epsilon": 2.0, "local": Metrics(auc=0.71, rows=88), **more})
-
-
-def refused(note: str, *checks: str) -> SiteRow:
-    return SiteRow(site="bank-x", outcome="refused", note=note, weight=100.0, checks=checks)
-
-
-def record(number: int, *rows: SiteRow, auc: float = 0.7) -> RoundRecord:
-    return RoundRecord(
-        federation="banks", run="spring", round=number, model="a" * 64, parent="b" * 64, aggregation="weighted_mean",
-        optimizer="fedavg", privacy="record level, epsilon <= 5 at delta 1e-05", quorum=2, seconds=1.5,
-        public=Metrics(auc=auc, recall_at_20_fpr=0.5, rows=100), sites=rows or (updated("bank-01"), updated("bank-02")),
-        epsilon_limit=5.0)
-
-
-def compared(number: int, *rows: SiteRow, odd: int | None = None) -> RoundRecord:
-    """A record with distances: everybody one apart from everybody, and `odd` ten."""
-    names = tuple(row.site for row in rows if row.norm is not None)
-    apart = tuple(tuple(0.0 if a == b else 10.0 if odd in (a, b) else 1.0 + (a + b) / 100 for b in range(len(names)))
-                  for a in range(len(names)))
-    return with_(record(number, *rows), near=names, distances=apart)
-
-
-def with_(record: RoundRecord, **changes: object) -> RoundRecord:
-    """A record that says something else, judged anew."""
-    return RoundRecord(**{**dict(record), **changes})
-
-
-def left_out(site: str) -> SiteRow:
-    return SiteRow(site=site, outcome="left_out", note="goes with 3 others more than noise can", weight=1.0,
-                   verdict=Verdict.GATE, norm=8.0, distance=9.0, influence=0.0)
-
-
-def unasked(site: str, weight: float = 400.0) -> SiteRow:
-    return SiteRow(site=site, outcome="excluded", note="not selected for this round", weight=weight)
-
-
-def test_who_took_part_and_what_asking_only_some_did_stands_on_the_page_and_in_prefect():
-    """North and south weigh 400 each; south was asked in one round of two: 3/4 of the weight lay with north, 1/4 too much."""
-    rounds = [record(1, updated("north", influence=1.0), unasked("south")),
-              record(2, updated("north", influence=0.5), updated("south", influence=0.5))]
-    found = participation(rounds)
-    assert found is not None
-    assert [(part.site, part.asked, part.used, part.agreed, part.weight) for part in found.parts] == [
-        ("north", 2, 2, 0.5, 0.75), ("south", 1, 1, 0.5, 0.25)]
-    assert (found.moved, found.by_asking) == (0.25, 0.25)
-    for shown in (Page(render_html(rounds)).text, render_markdown(rounds)):
-        assert "25% of the weight in the models so far" in shown
-        assert "1 / 2" in shown
-    assert participation(rounds[1:]) is None
-    assert "Who took part" not in render_html(rounds[1:])
-
-
-class Page(HTMLParser):
-    """The tags of a page, in order, and its text."""
-
-    void = ("meta", "br", "img", "link")
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.tags: list[tuple[str, tuple[str, ...]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, tuple(name for name, _ in attrs)))
-        if tag not in self.void:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, tuple(name for name, _ in attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def svgs(html: str) -> list[ElementTree.Element]:
-    return [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
-
+from tests.tasks.recorded import ATTACK, Page, compared, left_out, record, refused, shape, svgs, unasked, updated, with_
 
 # -- foreign words are shown, never obeyed -----------------------------------------------------------------------------
-
-
-def shape(markdown: str) -> list[object]:
-    """How a markdown reader sees it, without the words."""
-    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(markdown)
-    return [(token.type, [child.type for child in token.children or ()]) for token in tokens]
 
 
 @pytest.fixture(scope="module")
@@ -187,12 +87,6 @@ def test_no_template_hopes_for_a_space_at_the_end_of_its_words():
     assert {name: found for name, text in templates.items() if (found := hoped.findall(text))} == {}
 
 
-def test_a_site_that_was_left_out_is_marked_in_the_map():
-    marked = [part for chart in svgs(render_html([planted()])) for part in chart.iter() if part.get("class") == "name marked"]
-    assert [part.text for part in marked] == ["✕ bank-4"]
-    assert ".marked" in render_html([planted()])
-
-
 def test_a_share_that_is_not_known_is_a_cell_with_a_colour():
     page = render_html([record(number, updated("a")) for number in (1, 2)])
     assert 'class="cell updated"' in page
@@ -204,6 +98,32 @@ def test_who_was_left_out_by_the_aggregation_counts_for_the_quorum():
     text = " ".join(Page(render_html([record(3, updated("bank-01"), left_out("bank-02"))])).text.split())
     assert "with 1 of 2 sites" in text
     assert "quorum of 2 was met" in text
+
+
+def test_who_took_part_and_what_asking_only_some_did_stands_on_the_page_and_in_prefect():
+    """North and south weigh 400 each; south was asked in one round of two: 3/4 of the weight lay with north, 1/4 too much."""
+    rounds = [record(1, updated("north", influence=1.0), unasked("south")),
+              record(2, updated("north", influence=0.5), updated("south", influence=0.5))]
+    found = participation(rounds)
+    assert found is not None
+    assert [(part.site, part.asked, part.used, part.agreed, part.weight) for part in found.parts] == [
+        ("north", 2, 2, 0.5, 0.75), ("south", 1, 1, 0.5, 0.25)]
+    assert (found.moved, found.by_asking) == (0.25, 0.25)
+    for shown in (Page(render_html(rounds)).text, render_markdown(rounds)):
+        assert "25% of the weight in the models so far" in shown
+        assert "1 / 2" in shown
+    assert participation(rounds[1:]) is None
+    assert "Who took part" not in render_html(rounds[1:])
+
+
+def test_the_page_names_who_is_not_asked_and_why():
+    out = SiteRow(site="bank-9", outcome="excluded", weight=1.0,
+                  note="left out of 2 of the last 4 rounds: 2 × gate; asked again in round 7")
+    rounds = [record(1, updated("bank-01"), out)]
+    text = " ".join(Page(render_html(rounds)).text.split())
+    assert "Not asked: bank-9" in text
+    assert "asked again in round 7" in text
+    assert "asked again in round 7" in render_markdown(rounds)
 
 
 def test_the_page_shows_what_a_model_was_compared_with_and_obeys_no_name():
@@ -335,81 +255,8 @@ def test_words_of_metrics_and_of_faults_are_two_tables():
 
 def test_a_page_loads_no_heavy_library():
     """It is written after each round: plots are drawn by templates, and a library for them would cost seconds."""
-    child = ("import sys; from tests.tasks.test_reporting import record, render_html; render_html([record(1), record(2)]); "
+    child = ("import sys; from tasks.reporting import render_html; from tests.tasks.recorded import record; "
+             "render_html([record(1), record(2)]); "
              "print(*sorted({'matplotlib', 'plotly', 'altair', 'pandas', 'torch', 'scipy', 'prefect'} & sys.modules.keys()))")
     ended = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == ""
-
-
-# -- who stands apart --------------------------------------------------------------------------------------------------
-
-
-def planted(odd: int = 4) -> RoundRecord:
-    rows = [left_out(f"bank-{index}") if index == odd else updated(f"bank-{index}", influence=1 / 11) for index in range(12)]
-    return compared(2, *rows, odd=odd)
-
-
-@given(st.integers(0, 11))
-def test_a_planted_attacker_is_at_the_edge_of_the_map_in_the_brightest_colour_and_marked(odd: int):
-    chart = distance_map(planted(odd))
-    assert chart is not None
-    assert (chart.rows[-1].text, chart.rows[-1].mark) == (f"bank-{odd}", "✕")
-    edge = [cell for at, cell in enumerate(chart.cells) if (at // 12 == 11) != (at % 12 == 11)]
-    inside = [cell for at, cell in enumerate(chart.cells) if at // 12 < 11 and at % 12 < 11 and at // 12 != at % 12]
-    assert {cell.fill for cell in edge} == {_SCALE[-1]}
-    assert {cell.fill for cell in inside} == {_SCALE[0]}
-    assert f"Farthest from the others: bank-{odd}" in chart.summary
-
-
-def test_the_map_says_that_its_distances_are_estimates_where_they_are():
-    exact, estimated = (distance_map(with_(planted(), estimated=flag)) for flag in (False, True))
-    assert "estimated" not in exact.title + exact.summary
-    assert "estimated from a sample" in estimated.title
-    assert "estimated from a sample" in estimated.summary
-
-
-def test_alike_sites_lie_side_by_side():
-    """Two groups, dealt alternately."""
-    apart = [[0.0 if a == b else 1.0 if a % 2 == b % 2 else 9.0 for b in range(8)] for a in range(8)]
-    order = by_similarity(apart)
-    assert sorted(order) == list(range(8))
-    assert len({at % 2 for at in order[:4]}) == 1
-
-
-def test_the_scale_grows_brighter_all_the_way_so_that_no_colour_is_needed_to_read_it():
-    light = [sum(share * int(colour[at:at + 2], 16) for share, at in ((0.2126, 1), (0.7152, 3), (0.0722, 5)))
-             for colour in _SCALE]
-    assert all(later > earlier + 5 for earlier, later in itertools.pairwise(light))
-
-
-def test_the_map_of_rounds_shows_who_was_left_out_and_how_often():
-    chart = history_map([planted(), with_(planted(), round=3)])
-    assert chart is not None
-    assert [name.mark for name in chart.rows] == ["2×" if at == 4 else "" for at in range(12)]
-    assert [cell.sign for cell in chart.cells if cell.kind == "left_out"] == ["✕", "✕"]
-    assert "bank-4, 2 times" in chart.summary
-
-
-def test_the_page_names_who_is_not_asked_and_why():
-    out = SiteRow(site="bank-9", outcome="excluded", weight=1.0,
-                  note="left out of 2 of the last 4 rounds: 2 × gate; asked again in round 7")
-    rounds = [record(1, updated("bank-01"), out)]
-    text = " ".join(Page(render_html(rounds)).text.split())
-    assert "Not asked: bank-9" in text
-    assert "asked again in round 7" in text
-    assert "asked again in round 7" in render_markdown(rounds)
-
-
-def test_no_map_for_two_sites_and_none_for_a_crowd_that_nobody_could_read():
-    assert distance_map(compared(1, updated("a"), updated("b"))) is None
-    assert distance_map(compared(1, *(updated(f"site-{at}") for at in range(101)))) is None
-    hundred = distance_map(compared(1, *(updated(f"site-{at}") for at in range(100))))
-    assert hundred is not None
-    assert not any(cell.text for cell in hundred.cells)
-
-
-def test_distances_that_do_not_fit_the_sites_are_refused():
-    with pytest.raises(ValidationError, match="expected the distances of 1 sites"):
-        with_(record(1), near=("bank-01",))
-    with pytest.raises(ValidationError, match="distances.0.0"):
-        with_(record(1), near=("bank-01",), distances=((float("nan"),),))

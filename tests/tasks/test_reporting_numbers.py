@@ -14,7 +14,7 @@ from tasks.reporting import RoundRecord, render_html, render_markdown
 from tasks.reporting.charts import Point, epsilon_chart, line, nice_ticks, round_ticks, site_charts
 from tasks.reporting.finding import head, render_finding, tables, texts
 from tasks.reporting.words import amount, significant, spent, with_margin
-from tests.tasks.test_reporting import Page, record, shape, updated, with_
+from tests.tasks.recorded import Page, record, shape, updated, with_
 
 
 def finding(**changes: object) -> Finding:

@@ -21,7 +21,7 @@ from tasks.reporting.charts import spending_chart
 from tasks.reporting.record import MOST_DRAWN, drawn
 from tasks.reporting.so_far import Milestone, downloads, forecast, milestones
 from tests import small_federation
-from tests.tasks.test_reporting import ATTACK, Page, record, refused, updated, with_
+from tests.tasks.recorded import ATTACK, Page, record, refused, updated, with_
 
 
 def text_of(data: str) -> str:

@@ -18,8 +18,8 @@ from tasks.reporting import RoundRecord
 from tasks.reporting.record import Lineage
 from tasks.reporting.verified import Verified, verdict
 from tests.small_federation import SmallFederation
+from tests.tasks.recorded import ATTACK, Page, with_
 from tests.tasks.test_pages import dated
-from tests.tasks.test_reporting import ATTACK, Page, with_
 
 AT = datetime(2026, 3, 9, 12, 0, tzinfo=UTC)
 
