@@ -55,8 +55,14 @@ class Host:
         self._watch: Callable[[], bool] = lambda: False
 
     def recipe(self) -> Recipe:
-        """What the file says. Raises ContractError as `load_recipe` does, and if it does not end in the time of one plan."""
-        told, _ = self._ask("describe", returns=())
+        """What the file says. Raises ContractError as `load_recipe` does, and if it takes more time or memory than one plan
+        may.
+        """
+        try:
+            told, _ = self._ask("describe", returns=())
+        except MemoryError:
+            raise ContractError(f"recipe '{self._name}': needs more memory than one plan may take here (memory_mb in "
+                                "policy.toml)") from None
         said = parse(Described, str(told.get("described", "")), f"recipe {self._file.name}")
         self._name, self._task = said.name, said.task
         if said.trees is not None:

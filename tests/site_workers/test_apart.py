@@ -136,7 +136,7 @@ def test_attack_a_recipe_that_does_not_end_or_answers_otherwise(tmp_path, code, 
 def test_attack_a_recipe_that_wants_ten_gigabytes(tmp_path):
     host = hosted(tmp_path, NO_TORCH + "\nmuch = [bytearray(1 << 30) for _ in range(10)]",
                   LIMITS.model_copy(update={"memory_mb": 1024}))
-    with pytest.raises((MemoryError, ContractError), match=r"^$|MemoryError|memory"):
+    with pytest.raises(ContractError, match="memory|MemoryError"):
         host.recipe()
 
 

@@ -258,6 +258,17 @@ def test_attack_warnings_are_few_short_lines(tmp_path):
         note.encode()
 
 
+def test_attack_a_file_that_says_it_has_no_memory_is_a_sentence(tmp_path):
+    """A site that starts says why it does not."""
+    def call(*_: object) -> None:
+        raise MemoryError
+
+    host = answering(tmp_path, {})
+    host._child.call = call
+    with pytest.raises(ContractError, match="needs more memory than one plan may take here"):
+        host.recipe()
+
+
 @pytest.mark.parametrize("described", [None, 7, [], "{}", "[" * 99_999, SURROGATE, '{"name": "x\\ny"}'])
 def test_attack_a_file_that_says_nothing(tmp_path, described):
     with pytest.raises(ContractError, match="recipe"):
