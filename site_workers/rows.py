@@ -59,8 +59,13 @@ def read_site_rows(site: Site) -> Rows:
     """
     found = _encoded(site.row_files, site.recipe, site.folder / site.settings.recipe, digest_of_files(site.row_files),
                      site.policy.limits.seconds)
+    verdict = judged(site)
+    there, given = [one.total for one in verdict.files], [len(found.train), len(found.validation)]
+    if there != given:          # its own word, if its code ran; and it is told without noise
+        raise ContractError(f"recipe '{site.recipe.name}' gave {given} rows to train on and held out, and the files have "
+                            f"{there}: it encodes every row, and no other")
     counts_N = np.concatenate([found.train.counts_N, found.validation.counts_N])
-    counts_N[list(judged(site).left_out)] = False
+    counts_N[list(verdict.left_out)] = False
     of_train_N, of_validation_N = np.split(counts_N, [len(found.train)])
     return replace(found, train=replace(found.train, counts_N=of_train_N),
                    validation=replace(found.validation, counts_N=of_validation_N))

@@ -4,6 +4,7 @@ ends in words.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from fedround.learning.parts import WHOLE
 from fedround.learning.recipe import initial, initial_tensors, load_recipe, order_of, schemas
 from fedround.learning.train import train
 from fedround.learning.trial import made_up, try_out
+from fedround.privacy import ledger
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, GaussianUpdate
 from fedround.records import Reason
@@ -30,6 +32,7 @@ from site_workers.apart import opening
 from site_workers.apart.host import Host
 from tests.apart import LIMITS, NO_TORCH, ROWS, TRAINING, hosted, strict
 from tests.small_federation import RECIPE, SmallFederation, make
+from validation import encoding
 
 pytestmark = pytest.mark.skipif(sandbox.lacking() is not None, reason=str(sandbox.lacking()))
 
@@ -202,6 +205,30 @@ def test_attack_a_recipe_that_takes_the_clip_off_is_refused(tmp_path, rows_are_j
     folder = (federation.root / "store" / layout.refusals("north", "spring", 1, 1, "train")).parent
     path = sorted(folder.glob("refusal-*"))[-1]
     assert json.loads(path.read_bytes())["body"]["reason"] == "failed"
+    site.recipe.apart.rest()
+
+
+FEWER = RECIPE + """
+from fedround.learning import encoding
+HONEST = encoding.encode
+encoding.encode = lambda *arguments: HONEST(*arguments).at(slice(0, 100))
+"""
+
+
+def test_attack_a_recipe_that_says_another_number_of_rows_is_refused(tmp_path, monkeypatch, rows_are_judged_here):
+    """How many rows there are is told without noise: it would be a channel for anything else."""
+    federation = make(tmp_path)
+    planned = federation.plan()
+    strict(federation, "north")
+    site = federation.site("north")
+    (tmp_path / "fewer.py").write_text(FEWER)
+    digest = hashlib.sha256(FEWER.encode()).hexdigest()
+    encoded = encoding.encode_in_subprocess
+    monkeypatch.setattr(encoding, "encode_in_subprocess",
+                        lambda paths, recipe, _, *more: encoded(paths, tmp_path / "fewer.py", digest, *more))
+    assert federation.answer("north", planned, site) == "refusal"
+    assert outbox.refusals(site.safe, frozenset({Reason.DATA})) == 1
+    assert ledger.read(site.ledger).charges == ()
     site.recipe.apart.rest()
 
 
