@@ -116,7 +116,7 @@ LABELS = "def labels(rows): return rows['ill'].to_numpy()\n"
     ('COLUMNS = (Numeric("age", low=5, high=5),)\nTARGET = "ill"\n' + MODEL, "column 'age': 'low' must be less"),
     ('COLUMNS = (Numeric("age", low=5),)\nTARGET = "ill"\n' + MODEL, "column 'age': 'high' is missing"),
     (COLUMNS + 'TARGET = "ill"\ndef build_model(a, b): ...\n', "takes 2 arguments, expected none, or the number"),
-    (FEATURES + LABELS + MODEL, "takes 1 arguments, expected none without COLUMNS"),
+    (FEATURES + LABELS + MODEL, "takes 1 argument, expected none without COLUMNS"),
     (COLUMNS + 'TARGET = "ill"\n', "must define a function 'build_model'")])
 def test_what_a_recipe_must_not_say(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ContractError, match=words):

@@ -111,5 +111,5 @@ def test_the_choice_is_the_lowest_loss_the_first_of_equals_and_what_noise_hides_
     assert chosen(2, CLASSIFY, [told(0.9, rows=1), told(0.2)]) == 1
     assert chosen(2, CLASSIFY, [told(0.9, rows=1), told(0.9, rows=1)]) == 0
     for wrong in ((), (told(0.5),), (told(0.5),) * 3):
-        with pytest.raises(ContractError, match=f"scores of {len(wrong)} models are told, and a site chooses among 2"):
+        with pytest.raises(ContractError, match=f"scores of {len(wrong)} models? are told, and a site chooses among 2"):
             chosen(2, CLASSIFY, wrong)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -14,57 +13,17 @@ from fedround.codec import flatten
 from fedround.errors import ContractError
 from fedround.learning.examples import INPUT, TARGET, Examples
 from fedround.learning.persons import persons_of
-from fedround.learning.tasks import CLASSIFY, Classify, Count, NextToken, Regress, Survive
-from fedround.learning.trees.losses import outputs_of, slopes
+from fedround.learning.tasks import CLASSIFY
 from fedround.learning.trees.outputs import Outputs, grown, outputs
 from fedround.learning.trees.server import grow
 from fedround.learning.trees.site import summand, sums
-from fedround.learning.trees.spec import GROWN, LEAVES, Axis, Trees
+from fedround.learning.trees.spec import GROWN, LEAVES, Trees
 from fedround.learning.trees.structure import leaves_of, splits
-from fedround.learning.trees.xgboost import to_xgboost
 from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import GaussianUpdate, NoMechanism, RowSum
+from tests.fedround.learning.trees.planted import THREE, TREES, F, Silent, nothing, rows, take, trained
 
-F = 3
-TREES = Trees(rounds=3, per_round=4, depth=3, learning_rate=0.3, l2=0.01,
-              axes=(Axis(), Axis(low=-2, high=2), Axis(either=True)))
 WIDE = TREES.model_copy(update={"per_round": 12, "depth": 5})       # noise that can be heard
-THREE = Classify(classes=3)
-FIRST_FEATURES, FIRST_THRESHOLDS = [2, 0, 1, 0, 1, 0, 0], [0.591447, 0.574268]
-
-
-class Silent:
-    """Noise that is not there: what is added up is seen."""
-
-    def random(self, size):
-        return np.zeros(size)
-
-    def normal(self, scale, size):
-        return np.zeros(size)
-
-
-def rows(count: int, seed: int = 0, classes: int = 2) -> Examples:
-    generator = np.random.default_rng(seed)
-    features_NF = generator.normal(size=(count, F)).astype(np.float32)
-    return Examples(features_NF, (generator.random(count) * classes).astype(np.int64))
-
-
-def take(examples: Examples, places) -> Examples:
-    return Examples(examples.inputs[INPUT][places], examples.targets[TARGET][places], examples.counts_N[places])
-
-
-def nothing(task=CLASSIFY, trees: Trees = TREES):
-    return {GROWN: np.zeros(1, np.float32), LEAVES: np.zeros((trees.trees, trees.leaves, outputs_of(task)), np.float32)}
-
-
-def trained(parts: list[Examples], task=CLASSIFY, trees: Trees = TREES):
-    """Without noise, every part a site that counts by its rows, as the engine's weighted mean has it."""
-    model, weight_N = nothing(task, trees), np.array([len(part) for part in parts], float)
-    for _ in range(trees.rounds):
-        sent_ND = np.stack([flatten(sums(trees, task, model, part, NoMechanism(), Silent())) for part in parts])
-        mean_D = (weight_N @ sent_ND.astype(float) / weight_N.sum()).astype(np.float32)
-        model = grow(trees, task, model, mean_D, weight_N.sum(), noised=False)
-    return model
 
 
 # -- laws --------------------------------------------------------------------------------------------------------------
@@ -169,90 +128,6 @@ def test_the_sums_before_they_become_float32_are_whole_cells_and_within_the_boun
     assert np.linalg.norm(cells) * 2.0 >= 0.999 * GRID                                   # nothing is given away either
 
 
-@given(st.floats(0, 1), st.integers(0, 1))
-def test_a_row_of_two_classes_is_never_longer_than_one(chance, label):
-    output = np.array([[math.log(max(chance, 1e-300)) - math.log1p(-min(chance, 1 - 1e-16))]])
-    g, h = slopes(CLASSIFY, output, {TARGET: np.array([label])})
-    assert g[0, 0] ** 2 + CLASSIFY.steepness.curvature ** 2 * h[0, 0] ** 2 <= 1 + 1e-12
-
-
-@given(st.lists(st.floats(-40, 40), min_size=3, max_size=3), st.integers(0, 2))
-def test_a_row_of_more_classes_is_never_longer_than_the_square_root_of_two(output, label):
-    g_NK, h_NK = slopes(THREE, np.array([output]), {TARGET: np.array([label])})
-    bound = THREE.steepness
-    assert np.sum(g_NK ** 2) + bound.curvature ** 2 * np.sum(h_NK ** 2) <= bound.length ** 2 + 1e-12
-
-
-SPENT = {TARGET: np.array([1.0, 5, 9, 3, 7], np.float32)}
-NUMBERS = {
-    "squared": (Regress(bounds=(0.0, 10.0)), SPENT),
-    "huber": (Regress(bounds=(0.0, 10.0), loss="huber"), SPENT),
-    "quantile": (Regress(bounds=(0.0, 10.0), loss="quantile", quantile=0.9), SPENT),
-    "count": (Count(max=20.0), {TARGET: np.array([0.0, 1, 2, 5, 9], np.float32)}),
-    "survival": (Survive(edges=(1.0, 2.0, 4.0)), {"time": np.array([0.5, 1.5, 1.0, 9, 3], np.float32),
-                                                  "event": np.array([1, 1, 0, 1, 0])})}
-
-
-@pytest.mark.parametrize("name", NUMBERS)
-def test_numbers_counts_and_times_have_the_slopes_of_their_loss(name):
-    import torch
-
-    task, targets = NUMBERS[name]
-    raw_NK = np.random.default_rng(3).normal(size=(5, outputs_of(task)))
-    raw = torch.from_numpy(raw_NK).requires_grad_()
-    task.losses(task.outputs(raw, 5), {key: torch.from_numpy(array) for key, array in targets.items()}).sum().backward()
-    g_NK, h_NK = slopes(task, raw_NK, targets)
-    assert g_NK == pytest.approx(raw.grad.numpy(), abs=1e-6)
-    assert (h_NK >= 0).all()
-
-
-@pytest.mark.parametrize("name", NUMBERS)
-def test_trees_learn_numbers_counts_and_times_and_pooled_is_federated(name):
-    task, targets = NUMBERS[name]
-    generator = np.random.default_rng(4)
-    features_NF, place_N = generator.normal(size=(120, F)).astype(np.float32), generator.integers(0, 5, 120)
-    features_NF[:, 0] = place_N / 5
-    everything = Examples(features_NF, {key: array[place_N] for key, array in targets.items()})
-    parts = [everything.at(slice(start, start + 30)) for start in range(0, 120, 30)]
-    pooled = trained([everything], task)
-    assert flatten(trained(parts, task)).tobytes() == flatten(pooled).tobytes()
-    before, after = (_mean_loss(task, model, everything) for model in (nothing(task), pooled))
-    assert after < before
-
-
-def _mean_loss(task, model, examples) -> float:
-    import torch
-
-    raw = torch.from_numpy(outputs(TREES, model, examples.inputs[INPUT]))
-    return float(task.losses(task.outputs(raw, len(examples)),
-                             {key: torch.from_numpy(array) for key, array in examples.targets.items()}).mean())
-
-
-def test_a_task_that_is_no_number_of_a_row_is_refused_in_words():
-    with pytest.raises(ContractError, match="take a model of your own"):
-        outputs_of(NextToken(vocabulary=5))
-
-
-def test_derivatives_are_those_of_the_loss():
-    for task in (CLASSIFY, THREE):
-        outputs_NK, labels_N = np.random.default_rng(0).normal(size=(5, outputs_of(task))), np.arange(5) % task.classes
-        g_NK, h_NK = slopes(task, outputs_NK, {TARGET: labels_N})
-        for place in np.ndindex(outputs_NK.shape):
-            up, down = outputs_NK.copy(), outputs_NK.copy()
-            up[place] += 1e-5
-            down[place] -= 1e-5
-            assert g_NK[place] == pytest.approx((_loss(task, up, labels_N) - _loss(task, down, labels_N)) / 2e-5, abs=1e-8)
-            above, below = (slopes(task, moved, {TARGET: labels_N})[0][place] for moved in (up, down))
-            assert h_NK[place] == pytest.approx((above - below) / 2e-5, abs=1e-8)
-
-
-def _loss(task, output_NK, labels_N) -> float:
-    if task.classes == 2:
-        sign_N = 2 * labels_N - 1
-        return float(np.log1p(np.exp(-sign_N * output_NK[:, 0])).sum())
-    return float((np.log(np.exp(output_NK).sum(axis=1)) - output_NK[np.arange(len(labels_N)), labels_N]).sum())
-
-
 # -- parity: the naive twin --------------------------------------------------------------------------------------------
 
 
@@ -291,100 +166,6 @@ def test_the_outputs_of_a_model_that_grew_are_the_same_bits_when_they_are_contin
         assert found.tobytes() == outputs(TREES, part, examples.inputs[INPUT]).tobytes()
     other = {GROWN: model[GROWN], LEAVES: -model[LEAVES]}
     assert (remembered(TREES, other, examples.inputs[INPUT], examples.digest) == -found).all()
-
-
-def test_xgboost_s_file_says_the_same_trees():
-    """An independent walk of the JSON, as its readers walk: left below the condition."""
-    for task in (CLASSIFY, THREE):
-        model = trained([rows(120, 1, task.classes)], task)
-        learner = json.loads(to_xgboost(TREES, task, model, ["a", "b", "c"]))["learner"]
-        x_NF = rows(40, 2).inputs[INPUT]
-        x_NF[:12, 0] = splits(TREES).threshold_TM[:, 0]          # on a threshold
-        found = np.zeros((40, outputs_of(task)))
-        booster = learner["gradient_booster"]["model"]
-        for tree, output in zip(booster["trees"], booster["tree_info"], strict=True):
-            assert np.isclose(sum(tree["sum_hessian"][-TREES.leaves:]), 1)
-            for place, row in enumerate(x_NF):
-                node = 0
-                while tree["left_children"][node] >= 0:
-                    below = row[tree["split_indices"][node]] < np.float32(tree["split_conditions"][node])
-                    node = tree["left_children" if below else "right_children"][node]
-                found[place, output] += tree["split_conditions"][node]
-        assert found == pytest.approx(outputs(TREES, model, x_NF), abs=1e-6)
-        assert len(booster["trees"]) == TREES.trees * outputs_of(task)
-
-
-@pytest.mark.parametrize("task", [CLASSIFY, THREE, Regress(bounds=(-3, 50)), Count(max=20), Survive(edges=(1, 2, 5))],
-                         ids=lambda task: f"{task.kind}-{outputs_of(task)}")
-def test_xgboost_itself_reads_the_file_and_predicts_what_the_model_answers(task):
-    """Also of a model that has not grown all of its trees, and on thresholds."""
-    xgboost, torch = pytest.importorskip("xgboost"), pytest.importorskip("torch")
-    generator, width = np.random.default_rng(5), outputs_of(task)
-    model = nothing(task)
-    model[GROWN][0] = 8
-    model[LEAVES][:8] = generator.normal(scale=0.05, size=(8, TREES.leaves, width))
-    x_NF = rows(300, 6).inputs[INPUT]
-    x_NF[:12, 0] = splits(TREES).threshold_TM[:, 0]
-    booster = xgboost.Booster()
-    booster.load_model(bytearray(to_xgboost(TREES, task, model, ["a", "b = [1]", "c < 2"])))
-    assert booster.num_boosted_rounds() == 8
-    found = booster.predict(xgboost.DMatrix(x_NF, feature_names=booster.feature_names))
-    if task.kind == "survive":                  # XGBoost tells the chance of an event in each interval
-        found = np.cumprod(1 - found, axis=1)
-    raw_NK = torch.from_numpy(outputs(TREES, model, x_NF))
-    answers = task.answers(raw_NK if width > 1 else raw_NK[:, 0]).numpy()
-    assert np.ptp(answers, axis=0).min() > 0
-    assert found == pytest.approx(answers, rel=1e-5, abs=1e-6)
-
-
-# -- structure ---------------------------------------------------------------------------------------------------------
-
-
-def test_structure_is_a_function_of_public_settings_alone_and_grows_at_its_end():
-    """No argument holds a row; settings that do not belong to the structure do not change it."""
-    few, many = splits(TREES), splits(TREES.model_copy(update={"rounds": 9, "learning_rate": 1.0, "l2": 1.0}))
-    assert many.threshold_TM[:TREES.trees].tobytes() == few.threshold_TM.tobytes()
-    assert many.feature_TM[:TREES.trees].tobytes() == few.feature_TM.tobytes()
-    assert (splits(TREES.model_copy(update={"seed": 1})).threshold_TM != few.threshold_TM).any()
-
-
-def test_structure_is_the_same_in_every_version():
-    found = splits(TREES)
-    assert found.feature_TM[0].tolist() == FIRST_FEATURES
-    assert found.threshold_TM[0, :2].tolist() == pytest.approx(FIRST_THRESHOLDS, abs=1e-6)
-
-
-def test_a_split_divides_what_the_splits_above_it_have_left():
-    trees = Trees(rounds=50, per_round=1, depth=3, axes=(Axis(either=True), Axis(either=True), Axis(either=True), Axis()))
-    found, repeated = splits(trees), 0
-    for feature_M, threshold_M in zip(found.feature_TM, found.threshold_TM, strict=True):
-        for node in range(1, 7):
-            below, low, high = node, 0.0, 1.0
-            while below:
-                above = (below - 1) // 2
-                if feature_M[above] == feature_M[node]:
-                    repeated += feature_M[node] < 3
-                    at, is_right = threshold_M[above], below % 2 == 0
-                    low, high = (max(low, at), high) if is_right else (low, min(high, at))
-                below = above
-            if feature_M[node] == 3:
-                assert low < threshold_M[node] < high
-    assert repeated < 10        # of 300 nodes: what is 0 or 1 is asked about once; a fourth of them would be, by chance
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 2**32), st.sampled_from([-1, 1]))
-def test_what_should_rise_rises_and_what_should_fall_falls_whatever_the_rows_say(seed, sign):
-    """The labels are against it, or chance; every tree keeps it, and so does their sum."""
-    trees = TREES.model_copy(update={"axes": (Axis(low=-3, high=3, rises=sign), Axis(low=-3, high=3), Axis(low=-3, high=3))})
-    examples = rows(80, seed)
-    against_N = (examples.inputs[INPUT][:, 0] * sign < 0).astype(np.int64) if seed % 2 else examples.targets[TARGET]
-    model = trained([Examples(examples.inputs[INPUT], against_N)], trees=trees)
-    walk_NF = np.repeat(examples.inputs[INPUT][:10], 40, axis=0)
-    walk_NF[:, 0] = np.tile(np.linspace(-3, 3, 40), 10)
-    steps = np.diff(outputs(trees, model, walk_NF)[:, 0].reshape(10, 40), axis=1) * sign
-    assert steps.min() >= -1e-9
-    assert seed % 2 or model[LEAVES].any()
 
 
 # -- mechanisms --------------------------------------------------------------------------------------------------------
@@ -439,10 +220,3 @@ def test_when_all_trees_have_grown_no_more_are_asked():
 def test_too_many_rows_for_whole_cells_are_refused():
     with pytest.raises(ContractError, match="too many to be summed exactly"):
         sums(TREES, CLASSIFY, nothing(), rows(64), RowSum(noise_multiplier=1e-6), Silent())
-
-
-def test_more_classes_grow_as_many_outputs_in_every_tree():
-    model = trained([rows(90, 5, 3)], THREE)
-    assert model[LEAVES].shape == (TREES.trees, TREES.leaves, 3)
-    assert grown(model) == TREES.trees
-    assert all(model[LEAVES][:, :, output].any() for output in range(3))
