@@ -255,8 +255,9 @@ class _Deciding:
                                 "another column")
         listed = sorted(seen.common(self.rows_each))
         if seen.values is None or not 2 <= len(listed) <= most:
-            found = f"more than {_MOST_SEEN}" if seen.values is None else len(seen.values)
-            raise ContractError(f"the target '{name}' holds {how_many(found, 'different value')}, of which {len(listed)} are "
+            found = (f"more than {how_many(_MOST_SEEN, 'different value')}" if seen.values is None else
+                     how_many(len(seen.values), "different value"))
+            raise ContractError(f"the target '{name}' holds {found}, of which {len(listed)} are "
                                 f"held by {self.rows_each} rows or more: "
                                 + ("an event must be 2 such values (--rows-each)" if kind == "survive" else
                                    f"labels must be 2 to {most} such values (--levels, --rows-each)")

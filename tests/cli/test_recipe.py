@@ -131,6 +131,8 @@ def test_no_rows_own_value_stands_in_the_files(fedround: Fedround) -> None:
     ("a,ill\n" + "1,0\n2,1\n" * 20, ["--time", "a"], ["survival needs --time and --event"]),
     ("a,ill\n" + "1,0\n2,1\n" * 20, ["--target", "ill", "--without", "a"], ["no column is left", "'a' you said so"]),
     ("a,ill\n" + "".join(f"{n % 7},name {n}\n" for n in range(60)), ["--target", "ill"], ["60 different values", "--levels"]),
+    pytest.param("a,ill\n" + "".join(f"{n % 7},name {n}\n" for n in range(1100)), ["--target", "ill"],
+                 ["more than 1,000 different values", "--levels"], id="more labels than are counted"),
     ("a,ill\n" + "1,2026-01-01\n2,2026-01-02\n" * 20, ["--target", "ill"], ["'ill' holds days or times"]),
     ("a;ill\n" + "1;0\n2;1\n" * 20, ["--target", "ill"], ["semicolons"]),
     ("a,a,ill\n" + "1,1,0\n2,1,1\n" * 20, ["--target", "ill"], ["a"]),
