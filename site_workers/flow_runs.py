@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -117,12 +118,17 @@ class FlowRuns:
 
     async def _make(self, asked: Asked, state: dict[str, str | None]) -> FlowRun:
         """The flow run for this request: it is made in this state, or returned as it is."""
-        if self._flow is None:
-            self._flow = await self._client.create_flow_from_name(SITE_FLOW)
-        made = await self._client.request("POST", "/flow_runs/", json={
-            "flow_id": str(self._flow), "work_pool_name": self._site, "name": asked.name(self._site), "tags": [asked.tag],
-            "labels": {ROUND_RUN: asked.by}, "idempotency_key": asked.key(self._site), "parameters": asked.parameters,
-            "state": state})
+        known, self._flow = self._flow, self._flow or await self._client.create_flow_from_name(SITE_FLOW)
+        try:
+            made = await self._client.request("POST", "/flow_runs/", json={
+                "flow_id": str(self._flow), "work_pool_name": self._site, "name": asked.name(self._site), "tags": [asked.tag],
+                "labels": {ROUND_RUN: asked.by}, "idempotency_key": asked.key(self._site), "parameters": asked.parameters,
+                "state": state})
+        except httpx.HTTPStatusError:
+            self._flow = None           # somebody may have deleted the flow; made again, it has another id
+            if known is None:
+                raise
+            return await self._make(asked, state)
         return FlowRun.model_validate(made.json())
 
     def _is_mine(self, flow_run: FlowRun) -> bool:

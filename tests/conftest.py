@@ -270,6 +270,16 @@ def stack(short_folder: Path) -> Iterator[LocalStack]:
     local.stop()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Function, nextitem: pytest.Function | None) -> Iterator[None]:
+    """After the last test on the real servers they are stopped, and whoever works on them: idle they take a fifth of a core
+    from all other tests.
+    """
+    yield
+    if "stack" in item.fixturenames and (nextitem is None or "stack" not in nextitem.fixturenames):
+        item._fixtureinfo.name2fixturedefs["stack"][-1].finish(item._request)
+
+
 @pytest.fixture(scope="session")
 def bundled(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> Bundled:
     """Two committed rounds and a bundle of the first; to read, not to change."""

@@ -93,6 +93,22 @@ def test_attack_reports_that_the_server_cannot_keep_hold_no_round_up(real: Feder
     assert set(real.record(run, 2)["outcomes"].values()) == {"updated"}
 
 
+@pytest.mark.parametrize("name", ["site-round", "federated-round"])
+def test_after_a_flow_is_deleted_with_all_its_runs_a_deploy_makes_it_again_and_nothing_restarts(
+        real: Federation, name: str):
+    """As the UI's page of flows does it: deployments and runs go with it, and what is made again has other ids."""
+    async def delete(client: PrefectClient) -> None:
+        flow = await client.read_flow_by_name(name)
+        await client.request("DELETE", f"/flows/{flow.id}")
+
+    with the_same_processes(real):
+        still_serves(real, f"before-{name}")
+        real.ask(delete)
+        done = real.here("deploy", "-c", real.machine.coordinator)
+        assert done.exit_code == 0, done.output
+        still_serves(real, f"after-{name}")
+
+
 def test_a_coordinator_whose_run_is_deleted_serves_on_and_the_campaign_can_be_asked_for_again(real: Federation, run: str):
     with the_same_processes(real):
         with real.held(real.machine.site("north")):

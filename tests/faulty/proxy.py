@@ -130,6 +130,8 @@ class FaultyProxy(ThreadingHTTPServer):
         self.losing = 0
         """How many more PUTs are answered with 200 and not passed on."""
         self.seen: list[tuple[str, str]] = []
+        self.taken = 0
+        """Bytes of bodies that were taken slowly."""
         self.stopping = threading.Event()
 
     def handle_error(self, *_: Any) -> None:
@@ -176,6 +178,7 @@ class _Passing(BaseHTTPRequestHandler):
         while length > 0 and not self.server.stopping.wait(slowly_s):
             pieces.append(self.rfile.read(min(length, 64 << 10)))
             length -= len(pieces[-1])
+            self.server.taken += len(pieces[-1])
         return b"".join(pieces)
 
     def _reset(self) -> None:

@@ -139,9 +139,9 @@ async def test_a_poll_survives_an_api_that_is_away(error: httpx.HTTPError):
         assert await poll(error) == []
 
 
-async def test_a_poll_does_not_survive_a_pool_that_is_gone():
+async def test_a_poll_does_not_survive_a_login_that_was_taken_back():
     with pytest.raises(httpx.HTTPStatusError):
-        await poll(answer(404))
+        await poll(answer(401))
 
 
 # -- behaviour of the server -------------------------------------------------------------------------------------------

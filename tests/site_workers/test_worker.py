@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import httpx
 import pytest
 from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.events import Event
@@ -134,6 +135,24 @@ async def test_a_site_that_is_asked_makes_a_run_of_its_own_that_says_how_it_ende
     assert (server.keys, site.jobs) == (["p1/north/2"], [PARAMETERS])
     assert [(state.type, state.message) for state in server.made] == [("COMPLETED", "update")]
     assert server.ended == []
+
+
+async def test_a_flow_that_was_deleted_and_made_again_is_found_by_its_new_id():
+    """Its id is asked for once in a process's life, unless the server takes it no more."""
+    server = Server()
+    site = Site(server)
+    make, stale = server.request, uuid.uuid4()
+    site.worker._flow_runs._flow = stale
+
+    async def knows_another(method: str, path: str, json: dict[str, Any], path_params: object = None) -> SimpleNamespace:
+        if path == "/flow_runs/" and json["flow_id"] == str(stale):
+            request = httpx.Request(method, "http://127.0.0.1:9/api/flow_runs/")
+            raise httpx.HTTPStatusError("404", request=request, response=httpx.Response(404, request=request))
+        return await make(method, path, json, path_params)
+
+    server.request = knows_another
+    await site.hear(asked())
+    assert [(state.type, state.message) for state in server.made] == [("COMPLETED", "update")]
 
 
 async def begun(site: Site, server: Server, then: Callable[[], Awaitable[object]]) -> None:

@@ -226,7 +226,7 @@ def test_the_round_that_was_compared_shows_it_on_its_page_and_so_do_the_rounds_a
 @pytest.mark.parametrize(("changes", "says"), [
     ({"groups": {**GROUPS, "watched": []}}, "at least 1"),
     ({"groups": {**GROUPS, "watched": GROUPS["watched"][:1] * 2}}, "watched twice"),
-    ({"groups": {**GROUPS, "watched": [{**GROUPS["watched"][0], "words": ["one"]}]}}, "2 groups and 1 words"),
+    ({"groups": {**GROUPS, "watched": [{**GROUPS["watched"][0], "words": ["one"]}]}}, "2 groups and 1 word for them"),
     ({"groups": {**GROUPS, "watched": [{**GROUPS["watched"][0], "noise_std": 0}]}}, "without noise keep no promise"),
     ({"privacy": {"unit": "site", "epsilon": 8.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 3}, "groups": GROUPS},
      "under the unit 'site' no counts leave")])
