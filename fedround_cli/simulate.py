@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -204,18 +205,24 @@ def _crew(asked: Asked, world: World, chance: Seeded, workers: int | None) -> Ab
 def _rivals(asked: Asked, world: World, seed: int, share: float) -> dict[str, Metrics]:
     from rich.progress import track
 
+    from fedround.errors import ContractError
     from fedround.learning.evaluate import scores
     from fedround.simulation.chance import Seeded
     from fedround.simulation.compare import alone, centralised
 
-    def judge(model: Tensors) -> Metrics:
-        return asked.recipe.task.metrics(scores(asked.recipe, model, world.test))
+    found: dict[str, Metrics] = {}
+
+    def judge(name: str, trained: Callable[[], Tensors]) -> None:
+        try:
+            found[name] = asked.recipe.task.metrics(scores(asked.recipe, trained(), world.test))
+        except ContractError as error:      # it has diverged; the others are told
+            err.say("{}: {}", name, error)
 
     how, cohort = (asked.agreement, asked.recipe), max(1, round(share * len(world.sites)))
-    found = {"all rows in one place": judge(centralised(*how, world.sites, asked.rounds, Seeded(seed), cohort))}
+    judge("all rows in one place", partial(centralised, *how, world.sites, asked.rounds, Seeded(seed), cohort))
     largest = sorted(world.sites, key=lambda name: (-len(world.sites[name].train), name))[:MOST_ALONE]
     for name in track(largest, "each site alone", console=err, transient=True):
-        found[f"{name} alone"] = judge(alone(*how, world.sites[name], asked.rounds, Seeded(seed)))
+        judge(f"{name} alone", partial(alone, *how, world.sites[name], asked.rounds, Seeded(seed)))
     return found
 
 

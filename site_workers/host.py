@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -45,7 +46,8 @@ def host(folders: list[Path]) -> int:
 
     def stop(number: int, frame: FrameType | None) -> None:
         for pid in children:
-            os.kill(pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):          # one that has just ended
+                os.kill(pid, signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)

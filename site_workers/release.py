@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from fedround import layout
-from fedround.errors import PrivacyError
+from fedround.errors import ConflictError, PrivacyError
 from fedround.federation_log import Rotation
 from fedround.privacy.ledger import Ledger
 from fedround.records import Answer, Plan, Refusal, SiteAnswer
@@ -69,9 +69,17 @@ def send(site: Site, entry: Entry) -> None:
 
 
 def resend(site: Site) -> int:
-    """Send what an earlier process could not; returns how many answers."""
+    """Send what an earlier process could not; returns how many answers.
+
+    Whoever owns the bucket can lay something else in an answer's place. Then that answer stays here, and the others leave.
+    """
     outbox.drop_what_has_arrived(site.safe)
-    entries = list(outbox.unsent(site.safe))
-    for entry in entries:
-        send(site, entry)
-    return len(entries)
+    sent = 0
+    for entry in list(outbox.unsent(site.safe)):
+        try:
+            send(site, entry)
+        except ConflictError as error:
+            log.error("%s; this answer stays in the outbox: ask the coordinator who wrote that", error)
+        else:
+            sent += 1
+    return sent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,17 +25,26 @@ from validation.rows import read_rows
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger("fedround.coordinator")
+
 DRAWN = 2000
 """Public rows at most, where a model is asked often."""
 _SEED = 20_010_101
 
 
 def evaluate(coordinator: Coordinator, commit: Commit) -> Metrics | None:
-    """The committed model on the public test set. None if the coordinator has no test set, or not the whole model.
+    """The committed model on the public test set. None if the coordinator has no test set, or not the whole model, or if the
+    model has diverged; that is logged.
 
     A private part of the model is at the sites alone, and so is the choice among several models.
     """
-    return None if (found := public_scores(coordinator, commit)) is None else coordinator.recipe.task.metrics(found)
+    if (found := public_scores(coordinator, commit)) is None:
+        return None
+    try:
+        return coordinator.recipe.task.metrics(found)
+    except ContractError as error:
+        log.warning("round %d of run '%s': %s", commit.round, commit.run, error)
+        return None
 
 
 def score_statistic(coordinator: Coordinator, commit: Commit) -> Judging:

@@ -30,7 +30,7 @@ from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreement
 from fedround.codec import Tensors, flatten, schema_of, size_bytes
 from fedround.compression import wire
-from fedround.errors import QuorumError
+from fedround.errors import ContractError, QuorumError
 from fedround.learning.clusters import model_of, seeds, together
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
@@ -38,7 +38,7 @@ from fedround.learning.learn import learn
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.recipe import Recipe, initial
 from fedround.learning.spec import LocalTraining
-from fedround.learning.tasks import Scored
+from fedround.learning.tasks import Metrics, Scored
 from fedround.privacy.clipping import next_privacy
 from fedround.privacy.spec import DpSgd, GradientPrivacy, NoMechanism
 from fedround.records import Evaluate, Train
@@ -249,9 +249,19 @@ class _Run:
             turn.number, len(turn.asked) + len(turn.refused),
             tuple(site for site, verdict in ran.verdicts.items() if verdict is not Verdict.USED),
             len(turn.asked) * files * size_bytes(schema_of(model)), ran.received_bytes,
-            self._recipe.task.metrics(told) if judge and (told := self._public(model)) is not None else None,
+            self._on_public_rows(turn.number, model) if judge else None,
             judged(self._recipe, model, self.sites) if judge else None, turn.ended_s if timed else None,
             tuple(turn.counted), turn.lost, turn.refused, turn.unasked, ran.influence)
+
+    def _on_public_rows(self, number: int, model: Tensors) -> Metrics | None:
+        if (told := self._public(model)) is None:
+            return None
+        try:
+            return self._recipe.task.metrics(told)
+        except ContractError as error:          # the first of them is told; the rounds after it are like it
+            if not any("on the public rows" in note for note in self.notes):
+                self.notes.append(f"from round {number} on the public rows: {error}")
+            return None
 
     def _public(self, model: Tensors) -> Scored | None:
         """The model on the public rows; None without any, or where only a site knows its whole model."""

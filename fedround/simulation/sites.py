@@ -298,7 +298,7 @@ def personal_judged(recipe: Recipe, sites: Sites) -> dict[str, Metrics]:
 
 
 def metrics_or_none(task: Task, told: Scored) -> Metrics | None:
-    """None for rows of one label only."""
+    """None for rows of one label only, and for a model that has diverged."""
     try:
         return task.metrics(told)
     except ContractError:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from fedround_cli.label_plot import _MARKS, as_svg, as_text
 from fedround_cli.main import app
 from tests.small_federation import RECIPE, rows
+from tests.tasks.test_diverged import DIVERGES
 
 SETTINGS = '''
 name = "clinics"
@@ -67,6 +68,15 @@ def refused(*words: object) -> str:
 
 def dealt(folder: Path, *words: object) -> tuple[object, ...]:
     return folder / "settings.toml", "--recipe", folder / "recipe.py", "--data", folder / "rows.parquet", *words
+
+
+def test_a_model_that_diverges_is_said_and_ends_no_command(folder: Path):
+    """A rate that is too high is the commonest mistake: the other rounds, seeds and rivals are told."""
+    (folder / "recipe.py").write_text(DIVERGES)
+    said = " ".join(run(*dealt(folder, "--sites", 3, "--compare")).split())
+    assert "from round 1 on the public rows: the model says no finite number of" in said
+    assert "it has diverged; a smaller learning rate" in said
+    assert "all rows in one place: " in said
 
 
 def test_an_examples_folder_is_enough(folder: Path):

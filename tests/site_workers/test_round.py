@@ -231,6 +231,19 @@ def test_a_store_that_is_down_loses_nothing(federation: SmallFederation):
     assert release.resend(federation.site("north")) == 0
 
 
+def test_attack_what_somebody_lays_in_the_place_of_one_answer_keeps_no_other_inside(federation: SmallFederation):
+    """Whoever owns the bucket can, while the site's answers wait in its outbox."""
+    for run in ("spring", "autumn"):
+        planned = federation.plan(run)
+        with store_is_down(), pytest.raises(StoreUnavailableError):
+            federation.answer("north", planned)
+    waiting = list(outbox.unsent(federation.site("north").safe))
+    assert len(waiting) == 2
+    federation.coordinator.store.put_once(waiting[0].answer_key, b"something else")
+    assert release.resend(federation.site("north")) == 1
+    assert [entry.answer_key for entry in outbox.unsent(federation.site("north").safe)] == [waiting[0].answer_key]
+
+
 def test_a_refusal_that_could_not_leave_leaves_before_the_next_one(federation: SmallFederation):
     """Who reads refusals stops at the first that is missing: otherwise the site would count as silent."""
     policy = federation.root / "north" / "policy.toml"

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fedround.errors import ContractError
 from fedround.learning.examples import TARGET, Array, Arrays, Shape
 from fedround.learning.tasks.metrics import Margin, Metrics
+from fedround.spoken import how_many
 from fedround.statistics import Judging, LocalEvaluation, ModelSums, Release, Scores
 from fedround.values import Value
 
@@ -57,9 +58,24 @@ class Scored:
     def __getitem__(self, name: str) -> Array:
         return self.numbers[name]
 
+    @property
+    def has_numbers(self) -> npt.NDArray[np.bool_]:
+        """Of which rows all numbers are finite, (N,)."""
+        there_N = np.ones(len(self), dtype=np.bool_)
+        for array in self.numbers.values():
+            there_N &= np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+        return there_N
+
     def at(self, rows: Any) -> Scored:
         """These rows."""
         return Scored({name: array[rows] for name, array in self.numbers.items()})
+
+
+def check_numbers(scored: Scored) -> None:
+    """Raises ContractError if a number is not finite."""
+    if lacking := int((~scored.has_numbers).sum()):
+        raise ContractError(f"the model says no finite number of {how_many(lacking, 'row')} of {len(scored)}: it has "
+                            "diverged; a smaller learning rate, or a smaller clip norm, keeps it from that")
 
 
 def scored_together(parts: Sequence[Scored]) -> Scored:
@@ -257,7 +273,14 @@ class Kind(Value):
     # -- how good
 
     def metrics(self, scored: Scored) -> Metrics:
-        """Exact metrics. Raises ContractError for rows that do not determine one."""
+        """Exact metrics. Raises ContractError for rows that do not determine one, and if there is a row of which the model
+        says no number: without its hardest rows any model would look well.
+        """
+        check_numbers(scored)
+        return self._exact(scored)
+
+    def _exact(self, scored: Scored) -> Metrics:
+        """The same, of finite numbers."""
         raise NotImplementedError
 
     @property

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from fedround.errors import ContractError
 from fedround.learning.examples import TARGET, Arrays, Shape
-from fedround.learning.tasks.base import Float64, Int64, Scored, Steepness, one_for_each_row
+from fedround.learning.tasks.base import Float64, Int64, Scored, Steepness, check_numbers, one_for_each_row
 from fedround.learning.tasks.binned import Binned, few
 from fedround.learning.tasks.chances import LOGIT_EDGES, calibration_error, in_bins, macro_f1, of_counts, of_truth, surprise
 from fedround.learning.tasks.metrics import Metrics
@@ -212,7 +212,7 @@ class Classify(Binned):
 
     # -- how good
 
-    def metrics(self, scored: Scored) -> Metrics:
+    def _exact(self, scored: Scored) -> Metrics:
         """Exact metrics. Raises ContractError without rows, and for two classes unless there are rows of both labels.
 
         Of more classes the macro-F1 is the mean over those that a row has or that the model names, and the calibration is
@@ -245,6 +245,7 @@ class Classify(Binned):
 
     def worth(self, scored: Scored) -> float:
         """The `headline` of `metrics`, faster: for where many models are compared. Raises ContractError as `metrics` does."""
+        check_numbers(scored)
         chance_N, truth_N = scored["score"], scored["truth"]
         if self.classes > 2:
             if len(scored) == 0:

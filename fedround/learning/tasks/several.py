@@ -261,7 +261,7 @@ class Several(Summed):
         """As `Summed`: the mean over heads; as in training, a head whose label is not known adds 0."""
         return float(np.mean([own_C[1] for _, own_C in self._parts(mean_C)]))
 
-    def metrics(self, scored: Scored) -> Metrics:
+    def _exact(self, scored: Scored) -> Metrics:
         """As `Kind`: each head's own, on the rows that have its label; none of a head other than `main` without such rows."""
         return Metrics(rows=len(scored), heads={
             name: head.metrics(self._of_known(scored, name)) for name, head in self._heads

@@ -23,7 +23,7 @@ class Summed(Kind):
         """As `Kind`: sums, noised as counts are (a row's longest contribution has length 1 in the release's units)."""
         return ModelSums(noise_std=evaluation.noise_std, names=self.summed, longest=self.longest)
 
-    def metrics(self, scored: Scored) -> Metrics:
+    def _exact(self, scored: Scored) -> Metrics:
         """As `Kind`. Raises ContractError without rows."""
         if len(scored) == 0:
             raise ContractError("metrics need rows; hold out some")

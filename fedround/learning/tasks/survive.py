@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from fedround.errors import ContractError
 from fedround.learning.examples import Arrays, Shape
-from fedround.learning.tasks.base import Float64, Int64, Scored, Steepness, by_rank, one_for_each_row
+from fedround.learning.tasks.base import Float64, Int64, Scored, Steepness, by_rank, check_numbers, one_for_each_row
 from fedround.learning.tasks.binned import Binned, few
 from fedround.learning.tasks.censored import brier, concordance
 from fedround.learning.tasks.metrics import Metrics
@@ -225,7 +225,7 @@ class Survive(Binned):
 
     # -- how good
 
-    def metrics(self, scored: Scored) -> Metrics:
+    def _exact(self, scored: Scored) -> Metrics:
         """The concordance (Harrell) of the score, and the Brier score, averaged over the edges and weighted for censoring
         (Graf et al. 1999). Raises ContractError unless two rows can be compared.
         """
@@ -239,4 +239,5 @@ class Survive(Binned):
 
     def worth(self, scored: Scored) -> float:
         """As `Kind`."""
+        check_numbers(scored)
         return concordance(scored["score"], scored[TIME], scored[EVENT], horizon=self.edges[-1])

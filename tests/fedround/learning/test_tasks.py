@@ -11,7 +11,7 @@ from fedround.errors import ContractError
 from fedround.learning.batch import batch_of
 from fedround.learning.tasks import Classify, Regress, Scored, Several, Survive, Task
 from fedround.learning.trial import try_out
-from fedround.statistics import Release
+from fedround.statistics import LocalEvaluation, Release
 from tests.task_kinds import KINDS, every, recipe_of, rows_of, told_of
 
 
@@ -175,3 +175,24 @@ def test_a_model_of_another_shape_is_refused_in_words(kind):
 def test_a_task_that_cannot_be_is_refused(build, says):
     with pytest.raises(ValueError, match=says):
         build()
+
+
+@every
+@pytest.mark.parametrize("size", [float("nan"), 3e38], ids=["no number", "overflow"])
+def test_a_model_that_has_diverged_is_refused_in_words_or_judged_and_the_next_is_asked_about(kind, size):
+    """A rate that is too high is the commonest mistake there is. It is not judged by the rows that are left: they are the
+    easy ones.
+    """
+    recipe, rows = recipe_of(kind), rows_of(kind)
+    objective = recipe.objective(recipe.build_model())
+    weights = {name: size * torch.randn(value.shape, generator=torch.Generator().manual_seed(2))
+               for name, value in objective.model.named_parameters()}
+    found = recipe.task.scored(objective.outputs(weights, batch_of(rows).inputs), batch_of(rows).targets)
+    told = Scored({name: part.numpy() for name, part in found.items()})
+    if told.has_numbers.all():
+        recipe.task.metrics(told)
+    else:
+        for judge in (recipe.task.metrics, *([] if isinstance(recipe.task, Several) else [recipe.task.worth])):
+            with pytest.raises(ContractError, match=f"no finite number of .* of {len(rows)}: it has diverged"):
+                judge(told)
+    recipe.task.statistic(LocalEvaluation(), told)
