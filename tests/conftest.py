@@ -116,7 +116,6 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         f"tests/infra/test_warm_worker.py::test_a_process_that_is_told_to_end_ends_although_its_work_goes_on[{signal.SIGINT.value}]",
         "tests/infra/test_model_registry.py::test_it_needs_no_git_identity",
         "tests/flows/test_afterwards.py::test_no_step_after", "tests/test_architecture_page.py",
-        "tests/tasks/test_concept_drift.py::test_a_change_of_what_is_true",
         "tests/validation/test_group_gaps.py::test_the_interval", "tests/validation/test_inferring.py::test_a_wide_table",
         "tests/validation/test_limits_of_rows.py::test_numbers_that_a_file",
         "tests/fedround/learning/test_tasks.py::test_the_margin_holds", "tests/tasks/test_reputation.py::test_plans_name",
@@ -124,7 +123,20 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/tasks/test_reporting.py::test_a_page_loads_no_heavy_library",
         "tests/parity/test_checking.py::test_a_table_of_several_kinds",
         "tests/cli/test_bad_federation.py::test_no_space_for_a_member",
-        "tests/validation/test_reliability.py::test_where_no_slope")
+        "tests/validation/test_reliability.py::test_where_no_slope",
+        "tests/conformance/test_aggregation_rules.py::test_memory_is_the_budget",
+        "tests/conformance/test_aggregation_rules.py::test_threads_and_budget",
+        "tests/cli/test_bad_site.py::test_rows_that_are_not_as_agreed",
+        "tests/attacks/test_declared_rows.py::test_an_answer_made_as_if_of_many_more",
+        "tests/attacks/test_paced_histories.py::test_two_histories_of_two_groups",
+        "tests/attacks/test_paced_keys.py::test_a_late_answer",
+        "tests/attacks/test_overwritten.py::test_the_next_round_goes_on", "tests/tasks/test_concept_drift.py",
+        "tests/parity/test_stacked_training.py::test_every_model_under",
+        "tests/infra/stack/test_server.py::test_another_process",
+        "tests/fedround/statistics/test_importance.py::test_a_margin_holds",
+        "tests/tasks/test_memory.py::test_an_average_is_the_mean",
+        "tests/examples/test_hospitals.py::test_the_hospitals_rows", "tests/examples/test_carloan.py::test_each_rival",
+        "tests/examples/test_digits.py::test_large_images")
 """What `make test` leaves to `make test-all`: tests that take minutes together and whose core others test faster."""
 
 
