@@ -10,7 +10,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fedround.learning.tasks.base import SMALLEST_LOSS, Kind, Outputs, Scored, Steepness, scored_together
+from fedround.learning.tasks.base import (
+    SMALLEST_LOSS,
+    Kind,
+    Outputs,
+    Scored,
+    Steepness,
+    check_numbers,
+    scored_together,
+)
 from fedround.learning.tasks.classify import MAX_CLASSES, Classify
 from fedround.learning.tasks.count import Count
 from fedround.learning.tasks.maximise import Maximise
@@ -22,7 +30,7 @@ from fedround.learning.tasks.survive import Survive
 
 __all__ = ["CLASSIFY", "KINDS", "MAX_CLASSES", "SHOWN", "SMALLEST_LOSS", "Classify", "Count", "Kind", "Margin", "Maximise",
            "MetricName", "Metrics", "NextToken", "Outputs", "Regress", "Scored", "Several", "Steepness", "Survive", "Tag",
-           "Task", "in_words", "scored_together", "shown"]
+           "Task", "check_numbers", "in_words", "scored_together", "shown"]
 
 Task = Annotated[Classify | Regress | Count | Survive | Tag | NextToken | Several | Maximise, Field(discriminator="kind")]
 """The tasks that a recipe may name."""
