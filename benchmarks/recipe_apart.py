@@ -44,7 +44,7 @@ def build_model(): return nn.Sequential(nn.Linear({columns}, {width}), nn.ReLU()
 """
 IMPORTED = """
 import psutil, sys
-import site_workers.round, site_workers.worker, infra.warm_worker
+import site_workers.round, site_workers.worker, infra.worker_process
 {torch}
 print(psutil.Process().memory_full_info().uss, 'torch' in sys.modules)
 """

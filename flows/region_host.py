@@ -38,7 +38,7 @@ def serve_region(folder: Path) -> None:
     with served_alone(folder):
         post = open_region(folder)
         require_conditional_writes(post.store, f"{layout.region_prefix(post.settings.name)}probes")
-        from infra.warm_worker import serve as serve_pool
+        from infra.worker_process import serve as serve_pool
         from site_workers import worker_name
         from site_workers.worker import SiteWorker
 

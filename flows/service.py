@@ -50,7 +50,7 @@ def serve_coordinator(folder: Path) -> None:
         from flows.coordinator_worker import CoordinatorWorker
         from flows.deployments import deploy_coordinator
         from flows.watch import a_sentence_is_enough
-        from infra.warm_worker import serve
+        from infra.worker_process import serve
 
         for runs in ("flow_runs", "task_runs"):
             logging.getLogger(f"prefect.{runs}").addFilter(a_sentence_is_enough)

@@ -11,11 +11,7 @@ to its word by tests/infra/test_prefect_contract.py.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
-import signal
-import threading
 import time
 import uuid
 from abc import abstractmethod
@@ -27,8 +23,6 @@ from typing import Any
 
 import anyio
 import httpx
-import uvloop
-from prefect import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
@@ -46,8 +40,8 @@ from prefect.states import Failed
 from prefect.types._datetime import now
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
-from fedround.errors import FedroundError, SetupError
-from infra.api_problems import NOT_SERVED, is_away, is_login_refused, problem
+from fedround.errors import FedroundError
+from infra.api_problems import is_away, is_login_refused
 from infra.deploying import Change
 from infra.holding import CHANGED, Holding
 from infra.prefect_client import set_state
@@ -55,8 +49,6 @@ from infra.unreadable import CURE, sifted
 
 _SILENT_S = 180.0
 """A worker that has not been heard of for so long is in trouble: it sends a sign of life twice a minute."""
-_END_S = 6.0
-"""How long a process that was told to end may need, before it is ended in the middle of its work."""
 _DELETED = "prefect.work-pool.deleted"
 _PATIENCE_S = (0.02, 0.05, 0.1, 0.3, 1.0)
 """The pauses between the tries to read a run that was announced.
@@ -296,7 +288,10 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
             self._hears = True
             try:
                 async for event in events:
-                    await self._hear(event)
+                    try:
+                        await self._hear(event)
+                    except Exception as error:      # whoever holds the API's key can send any: others are still heard
+                        self._log(f"event {event.event}", error)
             finally:
                 self._hears = False
 
@@ -347,52 +342,6 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
                 return await self.client.read_flow_run(run_id)
             await anyio.sleep(pause_s)
         return None
-
-
-def serve(worker: WarmWorker) -> None:
-    """Serve the worker's pool until SIGTERM or SIGINT. Raises SetupError if the API cannot be reached."""
-    uvloop.run(_serve(worker))
-
-
-async def _serve(worker: WarmWorker) -> None:
-    end_when_told(asyncio.get_running_loop(), asyncio.current_task())
-    with suppress(asyncio.CancelledError):
-        try:
-            async with get_client() as client:
-                await client.read_work_pools(limit=1)           # /health asks for no login
-        except NOT_SERVED as error:
-            raise SetupError(problem(os.environ["PREFECT_API_URL"], error, "check api_url")) from None
-        try:
-            await worker.start(printer=lambda _: None)
-        except* httpx.HTTPError as errors:      # a login that was taken back, say, or it went away before all was begun
-            raise SetupError(problem(os.environ["PREFECT_API_URL"], _first(errors), "check api_url")) from None
-
-
-def end_when_told(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None) -> None:
-    """At SIGTERM or SIGINT cancel the task. If that does not end the process in some seconds, end it where it is."""
-    def end() -> None:
-        if task is not None:
-            task.cancel()
-        killer = threading.Timer(_END_S, _end_at_once)
-        killer.daemon = True
-        killer.start()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
-
-
-def _end_at_once() -> None:
-    """Work in progress goes on until it looks up, which may be long. A process may be killed at any point, so it need not end
-    its work: the next one goes on.
-    """
-    logging.getLogger("fedround").info("stopped in the middle of work: the next process goes on")
-    logging.shutdown()
-    os._exit(0)
-
-
-def _first(errors: BaseExceptionGroup[Any]) -> Exception:
-    one = errors.exceptions[0]
-    return _first(one) if isinstance(one, BaseExceptionGroup) else one
 
 
 def _named(error: Exception) -> str:

@@ -29,7 +29,7 @@ from site_workers.apart.opening import run_here
 _PRELOADED = (
     "boto3", "dp_accounting.pld.privacy_loss_distribution", "pandas", "pyarrow.parquet", "torch.func", "torch.nn",
     "great_expectations",           # so that no site needs a process of its own to judge its rows
-    "infra.warm_worker", "site_workers.round", "site_workers.worker")
+    "infra.worker_process", "site_workers.round", "site_workers.worker")
 
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}

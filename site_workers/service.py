@@ -45,7 +45,7 @@ def serve_site(folder: Path) -> None:
         site = open_site(folder)
         settle_in(site.policy.limits, trains=site.recipe.apart is None)
         begin(site)
-        from infra.warm_worker import serve
+        from infra.worker_process import serve
         from site_workers.campaign import newest_plan
         from site_workers.round import job
         from site_workers.worker import SiteWorker

@@ -113,7 +113,7 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/site_workers/test_training_by_partition.py::test_the_operator_sees",
         "tests/infra/test_watcher.py::test_all_that_it_has_started_ends_with_it[1-9]",
         "tests/infra/test_watcher.py::test_all_that_it_has_started_ends_with_it[0-1]",
-        f"tests/infra/test_warm_worker.py::test_a_process_that_is_told_to_end_ends_although_its_work_goes_on[{signal.SIGINT.value}]",
+        f"tests/infra/test_worker_process.py::test_a_process_that_is_told_to_end_ends_although_its_work_goes_on[{signal.SIGINT.value}]",
         "tests/infra/test_model_registry.py::test_it_needs_no_git_identity",
         "tests/flows/test_afterwards.py::test_no_step_after", "tests/test_architecture_page.py",
         "tests/validation/test_group_gaps.py::test_the_interval", "tests/validation/test_inferring.py::test_a_wide_table",

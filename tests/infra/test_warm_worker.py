@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-import subprocess
-import sys
 import uuid
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -18,11 +16,11 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.events import Event
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Scheduled, State
 from prefect.workers.base import BaseWorker
 
-from fedround.errors import SetupError
 from infra import warm_worker
 from site_workers.worker import SiteWorker
 
@@ -184,56 +182,26 @@ async def test_what_goes_wrong_in_work_beside_the_rest_is_logged_and_ends_nothin
     assert [record.getMessage() for record in caplog.records].count(f"looks: {warm_worker._named(error)}") == 2
 
 
-class Gone:
-    """A worker whose login is taken back while it serves."""
+async def test_attack_events_that_are_none_make_nobody_deaf(monkeypatch: pytest.MonkeyPatch):
+    """Whoever holds the API's key can send an event about anything. What comes after it is heard."""
+    server, about = Server(due=NOW), "prefect.flow-run."
+    events = [Event(event="prefect.flow-run.Scheduled", occurred=NOW, resource={"prefect.resource.id": resource})
+              for resource in ("nothing", about, f"{about}7", f"{about}{server.run.id}")]
 
-    async def start(self, printer: object) -> None:
-        raise ExceptionGroup("of a loop", [ExceptionGroup("of a request", [answered(401)])])
+    class Stream:
+        async def __aenter__(self) -> Stream:
+            return self
 
+        async def __aexit__(self, *_: object) -> None:
+            pass
 
-class Api:
-    """An API that serves."""
+        async def __aiter__(self) -> AsyncIterator[Event]:
+            for event in events:
+                yield event
 
-    async def __aenter__(self) -> Api:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
-
-    async def read_work_pools(self, limit: int) -> list[object]:
-        return []
-
-
-def test_a_login_that_is_taken_back_ends_a_process_with_a_sentence(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(warm_worker, "get_client", Api)
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
-    with pytest.raises(SetupError, match="asks for a login: set PREFECT_API_AUTH_STRING"):
-        asyncio.run(warm_worker._serve(Gone()))
-
-
-IN_THE_MIDDLE_OF_WORK = """
-import asyncio, time
-import anyio.to_thread
-from infra.warm_worker import end_when_told
-
-async def main():
-    end_when_told(asyncio.get_running_loop(), asyncio.current_task())
-    print("works", flush=True)
-    while True:
-        try:
-            await anyio.to_thread.run_sync(time.sleep, 100_000)
-        except asyncio.CancelledError:
-            continue
-
-asyncio.run(main())
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_process_that_is_told_to_end_ends_although_its_work_goes_on(number: signal.Signals):
-    process = subprocess.Popen([sys.executable, "-c", IN_THE_MIDDLE_OF_WORK], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"works\n"
-    process.send_signal(number)
-    assert process.wait(timeout=600) == 0, "its work never ends"
+    monkeypatch.setattr(warm_worker, "get_events_subscriber", lambda **_: Stream())
+    worker = Worker(server)
+    worker._limiter, worker._has_successfully_synced = anyio.CapacityLimiter(1), True
+    worker.get_and_submit_flow_runs = lambda: asyncio.sleep(0)
+    await worker._listen_for(*worker._wake_ups())
+    assert worker.begun == [server.run.id]

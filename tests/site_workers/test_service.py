@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-import infra.warm_worker
+import infra.worker_process
 from fedround.errors import AuditError, SetupError, StoreUnavailableError
 from fedround.signing import digest
 from site_workers import audit, service
@@ -21,7 +21,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     done: list[object] = []
     monkeypatch.setattr(service, "use_api", lambda url, folder: done.append(url))
     monkeypatch.setattr(service, "settle_in", lambda limits, trains: done.append(limits))
-    monkeypatch.setattr(infra.warm_worker, "serve", lambda worker: done.append(worker.type))
+    monkeypatch.setattr(infra.worker_process, "serve", lambda worker: done.append(worker.type))
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         yield done
 
