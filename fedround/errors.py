@@ -5,6 +5,7 @@
     FedroundError                 catch this to catch all of ours
     ├── ContractError             a value, file or message is not what was agreed (unknown key, bad bound, wrong shape)
     │   ├── CodecError            bytes that are not the tensors that the plan describes
+    │   ├── DivergedError         a model says no number of some rows any more
     │   └── ToleranceError        a theorem's condition does not hold (too few updates for this many liars)
     ├── TrustError                a signature, key, digest or chain does not hold
     │   ├── SignatureError        the signature is missing, malformed or by another key
@@ -41,6 +42,10 @@ class ContractError(FedroundError):
 
 class CodecError(ContractError):
     """Bytes that are not the tensors that the plan describes."""
+
+
+class DivergedError(ContractError):
+    """A model says no finite number of some rows any more: it has diverged."""
 
 
 class ToleranceError(ContractError):

@@ -39,16 +39,19 @@ def contribution(
     from rich.progress import track
 
     from flows.service import enter
-    from tasks.contribution import account, contributed, rounds_of, tell
+    from tasks.contribution import account, add, rounds_of
 
     coordinator = enter(folder)
     rounds = rounds_of(coordinator, run)
     chosen = rounds if which == "all" else [_number(which, rounds)]
+    lost = list[int]()
     for number in track(chosen, description="rounds", console=err, transient=True, disable=as_json):
-        contributed(coordinator, run, number)
-        tell(coordinator, run, number)
+        if not add(coordinator, run, number):
+            lost.append(number)
     told, accounts = account(coordinator, run, chosen[-1])
     incentive, said = coordinator.federation.incentive, [one for one in told if one.round in chosen]
+    if not said:
+        raise ContractError(f"what the sites of run '{run}' added cannot be said: the model has diverged")
     if as_json:
         print_json({"rounds": [one.model_dump(mode="json") for one in said],
                     "run": [one.model_dump(mode="json") for one in accounts],
@@ -56,6 +59,8 @@ def contribution(
         return
     _show_round(said[-1])
     _show_run(accounts, told, chosen[-1], incentive)
+    if lost:
+        out.say("[yellow]![/] not said of {}: the model has diverged", ", ".join(f"round {number}" for number in lost))
 
 
 def _number(which: str, rounds: range) -> int:

@@ -131,5 +131,5 @@ def _personal(site: Site, commit: Commit, checkpoint: Checkpoint) -> Tensors:
 def _metrics(site: Site, whole: Tensors, rows: Rows) -> Metrics | None:
     try:
         return site.recipe.task.metrics(scores(site.recipe, whole, rows.validation))
-    except ContractError:       # rows of one label only
+    except ContractError:       # rows of one label only, or a model that has diverged
         return None

@@ -19,7 +19,7 @@ from fedround.learning import exported
 from fedround.learning.examples import Array, Arrays, Examples, rows_in, shapes
 from fedround.learning.exported import Float32, Served
 from fedround.learning.recipe import Recipe
-from fedround.learning.tasks import Metrics
+from fedround.learning.tasks import Metrics, Scored, check_numbers
 from fedround.learning.triggers import strongest
 from fedround.privacy.spec import NoPrivacy
 from fedround.promotion import Evidence, Performance
@@ -61,7 +61,8 @@ def build(coordinator: Coordinator, run: str, number: int, rows: Path | None = N
     rows: a file of public rows, to check the export on, and to find the columns that the recipe needs; None: the public test
     set. trigger_features: of how many features a backdoor's mark is looked for on them; None: it is not.
     Raises TrustError or ChainError if the round's history does not hold; ContractError if there is no such round, its model
-    is not whole, the recipe is another one, or ONNX computes something else than the model.
+    is not whole, the recipe is another one, or ONNX computes something else than the model;
+    DivergedError if the model says no numbers.
     """
     model = _read(coordinator, run, number)
     certificate = certified(coordinator.store, run, coordinator.key, number)
@@ -183,6 +184,7 @@ def _measured(coordinator: Coordinator, model: _Model, files: Mapping[str, bytes
     recipe, served = coordinator.recipe, Served(files[bundle.ONNX])
     checked = rows_to_check(inputs)
     own = exported.answers(recipe, model.tensors, checked)
+    check_numbers(Scored({"score": own}))
     difference = float((np.abs(served.answers(checked) - own) / np.maximum(1, np.abs(own))).max())      # dollars are large
     if not difference <= TOLERANCE:
         raise ContractError(f"recipe '{recipe.name}': its ONNX form differs from the model by {difference:.3g} on "

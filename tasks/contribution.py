@@ -5,6 +5,7 @@ Nothing that plans, weighs or asks reads it (`make check` proves that).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from fedround import __version__, layout
 from fedround.contribution.payout import Account, accounts
 from fedround.contribution.said import Contribution, apart, check, shares_of
 from fedround.contribution.split import DRAWS, split
-from fedround.errors import ChainError, ContractError, NotFoundError, SignatureError, TooLargeError, TrustError
+from fedround.errors import ChainError, ContractError, DivergedError, NotFoundError, SignatureError, TooLargeError, TrustError
 from fedround.learning.examples import Examples
 from fedround.learning.many import Judge
 from fedround.learning.recipe import Recipe
@@ -35,6 +36,8 @@ from tasks.reporting.contribution import render_accounts
 from tasks.root import root_update
 from tasks.step import begins_with
 from tasks.weights import weights_of
+
+log = logging.getLogger("fedround.coordinator")
 
 _GRAINS = 4
 """Pairs of rows whose order the last bits of scores may change, between the coordinator's processor and an auditor's."""
@@ -64,8 +67,9 @@ def public_of(coordinator: Coordinator) -> Public:
 def contributed(coordinator: Coordinator, run: str, number: int) -> Contribution:
     """What the sites added in this round: what stands beside its commit; if nothing does, it is computed and put there.
 
-    Raises ContractError for round 0, which nobody was asked for, and where models cannot be judged; NotFoundError if there is
-    no such round; LostError if a site's update is altered or gone; TrustError if something of a stranger's takes its place.
+    Raises ContractError for round 0, which nobody was asked for, and where models cannot be judged; DivergedError if a model
+    says no numbers; NotFoundError if there is no such round; LostError if a site's update is altered or gone; TrustError if
+    something of a stranger's takes its place.
     """
     store, key = coordinator.store, coordinator.key
     if number == 0:
@@ -184,6 +188,19 @@ def _numbers(said: Contribution) -> list[float | None]:
 # -- told --------------------------------------------------------------------------------------------------------------
 
 
+def add(coordinator: Coordinator, run: str, number: int) -> bool:
+    """`contributed`, put into the round's record and page. False for a round whose model has diverged, which is logged: what
+    its updates are worth has no answer, and no other round waits for it.
+    """
+    try:
+        contributed(coordinator, run, number)
+    except DivergedError as error:
+        log.warning("round %d of run '%s': what its sites added cannot be said: %s", number, run, error)
+        return False
+    tell(coordinator, run, number)
+    return True
+
+
 def account(coordinator: Coordinator, run: str, until: int) -> tuple[tuple[Contribution, ...], tuple[Account, ...]]:
     """What stands of the rounds up to this one, and what every site added in them and gets for it."""
     store, key = coordinator.store, coordinator.key
@@ -208,9 +225,9 @@ def settle(coordinator: Coordinator, run: str) -> str:
     if incentive is None or coordinator.settings.test_set is None or coordinator.federation.parts.private:
         return ""
     rounds = rounds_of(coordinator, run)
-    for number in rounds:
-        contributed(coordinator, run, number)
-        tell(coordinator, run, number)
+    said = [number for number in rounds if add(coordinator, run, number)]
+    if not said:
+        return ""
     told, found = account(coordinator, run, rounds[-1])
     register_contribution(coordinator, run, rounds[-1], found)
     return render_accounts(found, told[-1])

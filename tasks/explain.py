@@ -17,6 +17,7 @@ from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe
+from fedround.learning.tasks import check_numbers
 from fedround.learning.threads import one_thread
 from infra.history import read_checkpoint, read_commit, read_rest, read_tensors
 from tasks.bundle import needed
@@ -43,12 +44,13 @@ def explained(coordinator: Coordinator, run: str, number: int, missed: float = 1
     """Explain a committed round's model. missed: what a missed row with label 1 costs in false alarms.
 
     Deterministic: rows and places are drawn with a fixed seed. Raises ContractError if there are no public rows, or a part of
-    the model stays at the sites.
+    the model stays at the sites; DivergedError if the model says no numbers.
     """
     commit = read_commit(coordinator.store, run, number, coordinator.key).commit
     if (scored := public_scores(coordinator, commit)) is None:
         raise ContractError("a model is explained on public rows, and the coordinator has no public test set, or not the "
                             "whole model")
+    check_numbers(scored)
     task = coordinator.recipe.task
     recipe, model, frame = coordinator.recipe, _whole(coordinator, commit), public_rows_drawn(coordinator)
     columns = [column.name for column in needed(recipe.features, frame)]

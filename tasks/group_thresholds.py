@@ -9,6 +9,7 @@ import numpy as np
 
 from fedround.errors import ContractError
 from fedround.fairness_of_groups import COMPARES, Measure
+from fedround.learning.tasks import check_numbers
 from fedround.statistics import Thresholds
 from infra.history import read_commit
 from tasks.coordinator import Coordinator
@@ -44,7 +45,8 @@ class Mitigation:
 def mitigation(coordinator: Coordinator, run: str, number: int, column: str, measure: Equalised) -> Mitigation:
     """Thresholds for the groups of a watched attribute with which they have the same rate on the public test set.
 
-    Raises ContractError if the attribute is not watched, there is no public test set, or it lacks the attribute.
+    Raises ContractError if the attribute is not watched, there is no public test set, or it lacks the attribute;
+    DivergedError if the model says no numbers.
     """
     groups = coordinator.federation.groups
     of = next((one.of for one in groups.watched if one.of.column == column), None) if groups is not None else None
@@ -54,6 +56,7 @@ def mitigation(coordinator: Coordinator, run: str, number: int, column: str, mea
     if scored is None:
         raise ContractError("thresholds are chosen on public rows, and the coordinator has no public test set, or not the "
                             "whole model")
+    check_numbers(scored)
     path = coordinator.folder / (coordinator.settings.test_set or "")
     value_N = columns([path], [column]).get(column)
     if value_N is None or len(value_N) != len(scored):

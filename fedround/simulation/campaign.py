@@ -30,7 +30,7 @@ from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreement
 from fedround.codec import Tensors, flatten, schema_of, size_bytes
 from fedround.compression import wire
-from fedround.errors import ContractError, QuorumError
+from fedround.errors import DivergedError, QuorumError
 from fedround.learning.clusters import model_of, seeds, together
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
@@ -258,7 +258,7 @@ class _Run:
             return None
         try:
             check_numbers(told)
-        except ContractError as error:          # the first of them is told; the rounds after it are like it
+        except DivergedError as error:          # the first of them is told; the rounds after it are like it
             if not any("on the public rows" in note for note in self.notes):
                 self.notes.append(f"from round {number} on the public rows: {error}")
             return None

@@ -14,7 +14,7 @@ from fedround.aggregation.rules import WeightedMean
 from fedround.aggregation.spec import Aggregation
 from fedround.agreement import Agreement
 from fedround.codec import Tensors
-from fedround.errors import ContractError
+from fedround.errors import ContractError, DivergedError
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples, joined
 from fedround.learning.foreign.spec import Foreign
@@ -92,11 +92,15 @@ def _slower(training: Training, batches: int, share: float) -> Training:
 
 
 def _quality(recipe: Recipe, model: Tensors, rows: Examples | None) -> float:
-    """On rows held out: the task's headline; 0 if it is not defined for these rows."""
+    """On rows held out: the task's headline; 0 if it is not defined for these rows, and less than any for a model that has
+    diverged.
+    """
     if rows is None:
         return 0.0
     try:
         found = recipe.task.metrics(scores(recipe, model, rows))
+    except DivergedError:
+        return -math.inf
     except ContractError:       # rows of one label only
         return 0.0
     return found.of(recipe.task.headline) or 0.0

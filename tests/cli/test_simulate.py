@@ -74,7 +74,7 @@ def test_a_model_that_diverges_is_said_and_ends_no_command(folder: Path):
     """A rate that is too high is the commonest mistake: the other rounds, seeds and rivals are told."""
     (folder / "recipe.py").write_text(DIVERGES)
     said = " ".join(run(*dealt(folder, "--sites", 3, "--compare")).split())
-    assert "from round 1 on the public rows: the model says no finite number of" in said
+    assert "from round 1 on the public rows: the model says no finite number for" in said
     assert "it has diverged; a smaller learning rate" in said
     assert "all rows in one place: " in said
 

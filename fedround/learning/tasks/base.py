@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Union
 import numpy as np
 import numpy.typing as npt
 
-from fedround.errors import ContractError
+from fedround.errors import ContractError, DivergedError
 from fedround.learning.examples import TARGET, Array, Arrays, Shape
 from fedround.learning.tasks.metrics import Margin, Metrics
 from fedround.spoken import how_many
@@ -72,9 +72,9 @@ class Scored:
 
 
 def check_numbers(scored: Scored) -> None:
-    """Raises ContractError if a number is not finite."""
+    """Raises DivergedError if a number is not finite."""
     if lacking := int((~scored.has_numbers).sum()):
-        raise ContractError(f"the model says no finite number of {how_many(lacking, 'row')} of {len(scored)}: it has "
+        raise DivergedError(f"the model says no finite number for {lacking} of {how_many(len(scored), 'row')}: it has "
                             "diverged; a smaller learning rate, or a smaller clip norm, keeps it from that")
 
 
@@ -273,8 +273,8 @@ class Kind(Value):
     # -- how good
 
     def metrics(self, scored: Scored) -> Metrics:
-        """Exact metrics. Raises ContractError for rows that do not determine one, and if there is a row of which the model
-        says no number: without its hardest rows any model would look well.
+        """Exact metrics. Raises ContractError for rows that do not determine one, and DivergedError if there is a row of
+        which the model says no number: without its hardest rows any model would look well.
         """
         check_numbers(scored)
         return self._exact(scored)

@@ -193,6 +193,6 @@ def test_a_model_that_has_diverged_is_refused_in_words_or_judged_and_the_next_is
         recipe.task.metrics(told)
     else:
         for judge in (recipe.task.metrics, *([] if isinstance(recipe.task, Several) else [recipe.task.worth])):
-            with pytest.raises(ContractError, match=f"no finite number of .* of {len(rows)}: it has diverged"):
+            with pytest.raises(ContractError, match=f"no finite number for .* of {len(rows)} rows: it has diverged"):
                 judge(told)
     recipe.task.statistic(LocalEvaluation(), told)
