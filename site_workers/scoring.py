@@ -32,7 +32,8 @@ from fedround.learning.tasks import Task
 from fedround.parent import as_parent, end_now, end_with_parent
 from site_workers import rows_in_parts
 from site_workers.policy import Limits
-from validation.encoding import Answer, beside, raise_if_it_failed
+from validation.answers import Answer, raise_if_it_failed
+from validation.encoding import beside
 
 BATCH = 50_000
 _HEADS, _MOST_ARRAYS = 1 << 20, 1000

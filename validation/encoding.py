@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import shlex
 import subprocess
@@ -30,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround import sandbox
-from fedround.errors import ContractError, FedroundError, SetupError
+from fedround.errors import ContractError, SetupError
 from fedround.learning import encoding as apart
 from fedround.learning.described import Described, described, is_here, recipe_of
 from fedround.learning.examples import Examples
@@ -38,10 +37,10 @@ from fedround.learning.recipe import Recipe, load_recipe
 from fedround.learning.tasks import Task
 from fedround.parent import as_parent, end_now, end_with_parent
 from fedround.sandbox import Sandbox
-from fedround.spoken import one_line
 from fedround.values import LARGEST_WHOLE, parse
 from validation import row_files
 from validation import rows as gate
+from validation.answers import Answer, raise_if_it_failed
 from validation.picture import Picture, picture, read_back
 from validation.tables import plain_frame
 
@@ -55,11 +54,6 @@ _ANY = 604_800
 """Seconds: whoever starts the process has a limit of its own."""
 _LONG = 60_000
 """Characters of names that are passed to a process one by one; of more files, their folder is."""
-
-LONGEST_LINE = 1 << 20
-"""Of others' words, in bytes."""
-
-_ERRORS: dict[str, type[FedroundError]] = {"SetupError": SetupError, "ContractError": ContractError}
 
 
 def encode(path: Path, recipe: Recipe, file: Path) -> Examples:
@@ -222,61 +216,6 @@ def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         [part.astype(object) for part in parts])
 
 
-class Answer:
-    """What a child says, which may be anything. All of it raises ValueError for what is not of the expected form."""
-
-    def __init__(self, stream: IO[bytes]):
-        self._stream = stream
-        self._left: float = math.inf
-
-    def read(self, size: int = -1) -> bytes:
-        """As a stream's. (A pipe has no position, and numpy asks nothing for it that has no other method.)"""
-        found = self._stream.read(size)
-        self._left -= len(found)
-        if self._left < 0:
-            raise ValueError("an answer is longer than what its process may hold")
-        return found
-
-    def allow(self, size_bytes: float) -> None:
-        """No more comes before this is called again."""
-        self._left = size_bytes
-
-    def said(self, longest: int = LONGEST_LINE) -> Any:
-        """A line of JSON."""
-        try:
-            return json.loads(self._stream.readline(longest))
-        except RecursionError:
-            raise ValueError("a line is too deep") from None
-
-    def array(self) -> npt.NDArray[Any]:
-        """In numpy's own format."""
-        try:
-            found = np.lib.format.read_array(self, allow_pickle=False)  # type: ignore[arg-type]
-        except MemoryError:
-            raise
-        except Exception:           # numpy raises many kinds for a head that is none
-            raise ValueError("no array") from None
-        if found.dtype == np.bool_ and found.size and found.view(np.uint8).max() > 1:
-            raise ValueError("a truth is neither 0 nor 1")
-        return found
-
-    def examples(self, paths: Sequence[Path]) -> list[Examples]:
-        """Of each of the files, which the child has read."""
-        self.allow(gate.memory_for(paths))
-        said = self.said()
-        match said:
-            case list() if len(said) == len(paths):
-                return [self._example(names) for names in said]
-        raise ValueError("an answer is about other files")
-
-    def _example(self, names: Any) -> Examples:
-        match names:
-            case [list(), list()]:
-                inputs, targets = ({str(name): self.array() for name in part} for part in names)
-                return Examples(inputs, targets, self.array())
-        raise ValueError("an answer does not say which arrays follow")
-
-
 @contextmanager
 def _child(*arguments: str, timeout_s: float = PATIENCE_S, allowed: Sandbox | None = None,
            said: bytes = b"") -> Iterator[Answer]:
@@ -317,18 +256,6 @@ def _child(*arguments: str, timeout_s: float = PATIENCE_S, allowed: Sandbox | No
         end_now(child)
         child.stdout.close()  # type: ignore[union-attr]
         child.wait()
-
-
-def raise_if_it_failed(said: Any) -> None:
-    """Raise what a child says that it has raised, on one line; ValueError if it says nothing that is known."""
-    match said:
-        case {"error": "MemoryError"}:
-            raise MemoryError
-        case {"error": str(kind), "message": str(message)} if kind in _ERRORS:
-            raise _ERRORS[kind](one_line(message)[:_LONG])
-        case dict() if "error" not in said:
-            return
-    raise ValueError
 
 
 def _main(what: str, *arguments: str) -> None:
