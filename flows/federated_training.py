@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from prefect import flow, get_run_logger
+from prefect.exceptions import ObjectNotFound
 
-from fedround.errors import ContractError
+from fedround.errors import ContractError, SetupError
 from fedround.rounds.campaign import counts_leave
 from fedround.spoken import how_many
 from flows.artifacts import show_campaign, show_contribution
@@ -41,16 +42,25 @@ async def federated_training(request: TrainingRequest) -> int:
         while (done := _committed(request.run)) < request.rounds and not await _has_settled(request):
             await stop_here_if_paused()
             await shown(request, done)
-            if request.one_run_per_site:        # a task run of the campaign, as it is at each site
-                with one_step(f"round {done + 1}"):
-                    await federated_round.fn(one_more)
-            else:
-                await federated_round(one_more)
+            await _round(one_more, done + 1, inside=request.one_run_per_site)
         await shown(request, done)
         if counts_leave(current_coordinator().federation.privacy) and current_coordinator().is_founder:
             await federated_evaluation(RoundRequest(**asked))
     await contributions_told(request.run)
     return done
+
+
+async def _round(request: NextRoundRequest, number: int, *, inside: bool) -> None:
+    """inside: as a task run of the campaign, as it is at each site; else in a flow run of its own."""
+    if inside:
+        with one_step(f"round {number}"):
+            await federated_round.fn(request)
+        return
+    try:
+        await federated_round(request)
+    except ObjectNotFound:      # the campaign's own run is asked about nothing here
+        raise SetupError(f"somebody has deleted the flow run of round {number}, so the campaign ends here; what is committed "
+                         "stays: start the campaign again, and it does what is left") from None
 
 
 async def shown(request: TrainingRequest, done: int) -> None:

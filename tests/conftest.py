@@ -87,7 +87,7 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/faults/test_histories.py::test_many_histories", "tests/faults/test_histories.py::test_some_histories[own",
         "tests/e2e/test_schedule.py::test_times_that_were_missed",
         "tests/e2e/test_deleted_runs.py::test_a_site_whose_run_for_a_campaign", "tests/e2e/test_deleted_runs.py::test_attack",
-        "tests/e2e/test_deleted_runs.py::test_after_a_flow",
+        "tests/e2e/test_deleted_runs.py::test_after_a_flow", "tests/e2e/test_deleted_runs.py::test_a_campaign_whose_rounds",
         "tests/cli/test_site_drift.py", "tests/cli/test_site_picture.py", "tests/e2e/test_drift.py",
         "tests/e2e/test_chosen_sites.py", "tests/infra/test_terraform_applied.py", "tests/e2e/test_vertical.py",
         "tests/cli/test_site_quality.py::test_an_operator", "tests/cli/test_simulate.py::test_members_that_share_noise",

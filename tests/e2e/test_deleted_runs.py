@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.types._datetime import now
 
@@ -107,6 +108,28 @@ def test_after_a_flow_is_deleted_with_all_its_runs_a_deploy_makes_it_again_and_n
         done = real.here("deploy", "-c", real.machine.coordinator)
         assert done.exit_code == 0, done.output
         still_serves(real, f"after-{name}")
+
+
+def test_a_campaign_whose_rounds_run_is_deleted_ends_with_a_sentence_and_can_be_asked_for_again(real: Federation, run: str):
+    def of_round(started: UUID) -> list[FlowRun]:
+        """Its run is the child of a task run of the campaign's."""
+        async def every(client: PrefectClient) -> list[FlowRun]:
+            return await client.read_flow_runs(flow_run_filter=FlowRunFilter(
+                parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[started])))
+
+        return [found for found in real.ask(every) if found.state.is_running()]
+
+    with the_same_processes(real):
+        with real.held(real.machine.site("north")):
+            started = real.start("federated-training", run=run, rounds=2)
+            wait(lambda: real.charges("north", run), "the charge, which comes before the work")
+            mine = wait(lambda: of_round(started), "the run of the round")[0]
+            real.ask(lambda client: client.delete_flow_run(mine.id))
+        ended = real.ended(started)
+        assert ended.state.is_failed()
+        assert "somebody has deleted the flow run of round 1" in ended.state.message
+        completed(real, real.start("federated-training", run=run, rounds=2))
+        assert set(real.record(run, 2)["outcomes"].values()) == {"updated"}
 
 
 def test_a_coordinator_whose_run_is_deleted_serves_on_and_the_campaign_can_be_asked_for_again(real: Federation, run: str):
