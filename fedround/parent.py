@@ -38,9 +38,11 @@ def end_with_parent(number: signal.Signals = signal.SIGKILL, parent: int | None 
 
 def end_now(child: subprocess.Popen[bytes]) -> None:
     """End a child that leads a session, and all that it has started there. It is still to be waited for: until then, its
-    number is nobody else's.
+    number is nobody else's. One that was waited for is left alone.
     """
+    if child.returncode is not None:
+        return
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     with suppress(ProcessLookupError):
-        child.kill()            # it may not lead a session yet
+        os.kill(child.pid, signal.SIGKILL)      # it may not lead a session yet; `child.kill` would wait for it

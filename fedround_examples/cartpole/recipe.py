@@ -73,7 +73,7 @@ class Agent(nn.Module):
             return steps_B
         chosen_BT = logsigmoid(side_BT * self.policy(seen_BTC).squeeze(-1))
         surrogate_B = (chosen_BT * worth(up_BT)).sum(1)
-        return steps_B + surrogate_B - surrogate_B.detach()
+        return steps_B + (surrogate_B - surrogate_B.detach())
 
     @torch.no_grad()
     def played(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

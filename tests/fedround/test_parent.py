@@ -62,6 +62,16 @@ def test_a_child_finds_the_libraries_of_an_interpreter_that_needs_to_be_told(mon
     assert as_parent()["LD_LIBRARY_PATH"] == "/opt/python/lib"
 
 
+def test_a_child_that_has_ended_is_still_to_be_waited_for() -> None:
+    """Whoever ended it twice once freed its number, and the second time could end whoever had it then."""
+    child = subprocess.Popen(["/bin/true"], start_new_session=True)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    for _ in range(2):
+        end_now(child)
+        assert os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    assert child.wait() == 0
+
+
 def test_a_child_ends_with_all_that_it_has_started() -> None:
     """They may hold the line on which somebody waits for an answer."""
     child = subprocess.Popen(["/bin/sh", "-c", "sleep 3600 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True)
