@@ -79,8 +79,8 @@ def measure(root: Path, sites: int, parameters: int, repeats: int, unit: str) ->
                 spent = meter.of(work)
                 if turn > 0:
                     found[name].append(spent)
-        memory = {name: process.ask({"do": "memory"})["rss_mb"] for name, process in zip(names, processes, strict=True)}
-        return {"sites": sites, "parameters": parameters, "unit": unit, **found, "site_rss_mb": memory,
+        memory = {name: process.ask({"do": "memory"})["pss_mb"] for name, process in zip(names, processes, strict=True)}
+        return {"sites": sites, "parameters": parameters, "unit": unit, **found, "site_pss_mb": memory,
                 "parts": {"site": processes[0].parts, "coordinator": {name: work.parts for name, work in (
                     ("floor", floors), ("round", rounds))}}}
     finally:
@@ -225,6 +225,7 @@ class Rounds:
 
 def serve(folder: Path) -> None:
     """A site's process: one order a line on standard input, one answer a line on standard output."""
+    from fedround.learning.recipe import load_recipe
     from infra.settings import SiteSettings
     from site_workers.limits import settle_in
     from site_workers.round import job
@@ -234,17 +235,27 @@ def serve(folder: Path) -> None:
     settle_in(site.policy.limits)
     settings = load_toml(SiteSettings, folder / "site.toml")
     client, bucket = raw_client(settings.store, load_toml(S3Credential, folder / "keys" / "s3.toml"))
-    floor = FloorOfASite(folder, client, bucket, settings.name, site.recipe)
+    floor = FloorOfASite(folder, client, bucket, settings.name, load_recipe(folder / settings.recipe))
     for line in sys.stdin:
-        order, began = json.loads(line), used()
+        order, began = json.loads(line), family()
         if order["do"] == "round":
             said = job(site)({name: order[name] for name in ("run", "round", "attempt", "purpose")}, lambda: False)
-            result: dict[str, Any] = {"said": said.message, "cpu_s": used() - began, "did": "round"}
+            result: dict[str, Any] = {"said": said.message, "cpu_s": family() - began, "did": "round"}
         elif order["do"] == "floor":
-            result = {"did": "floor", **floor(order["base"], order["unit"], order["turn"]), "cpu_s": used() - began}
+            result = {"did": "floor", **floor(order["base"], order["unit"], order["turn"]), "cpu_s": family() - began}
         else:
-            result = {"rss_mb": psutil.Process().memory_info().rss / 1e6}
+            result = {"pss_mb": sum(one.memory_full_info().pss for one in (psutil.Process(), *children())) / 1e6}
         print(json.dumps(result), flush=True)
+
+
+def family() -> float:
+    """CPU seconds of this process and of that in which its recipe runs."""
+    return used() + sum(sum(child.cpu_times()[:2]) for child in children())
+
+
+def children() -> list[psutil.Process]:
+    """Of this process."""
+    return psutil.Process().children(recursive=True)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -262,7 +273,7 @@ def table(result: dict[str, Any]) -> str:
                  for name in ("floor", "round"))
     lines.append(f"| **all, CPU s** | **{low:.2f}** | **{high:.2f}** | **{high / low:.2f}** |")
     lines.append(f"| wall s | {middle('floor', 'wall'):.2f} | {middle('round', 'wall'):.2f} | |")
-    lines += ["", f"a site's process holds {max(result['site_rss_mb'].values()):.0f} MB (resident)", ""]
+    lines += ["", f"a site's process holds {max(result['site_pss_mb'].values()):.0f} MB (PSS, with its recipe's)", ""]
     for who, what in (("site", result["parts"]["site"]), ("coordinator", result["parts"]["coordinator"])):
         lines += [f"{who}, last {name}: " + ", ".join(f"{part} {spent:.2f}" for part, spent in parts.items())
                   for name, parts in what.items()]
