@@ -67,6 +67,7 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/e2e/test_organisations.py", "tests/infra/test_mutual_tls.py", "tests/e2e/test_secure_sums.py",
         "tests/e2e/test_signed_sums.py", "tests/e2e/test_grouped_sums.py", "tests/e2e/test_masked_regions.py",
         "tests/tasks/test_sums_by_region.py",
+        "tests/e2e/test_idle_sites.py",
         "tests/e2e/test_regions.py", "tests/e2e/test_rotation.py", "tests/e2e/test_pace.py", "tests/e2e/test_clusters.py",
         *(f"tests/tasks/test_clusters.py::test_{which}" for which in (
             "each_kind", "who_tells", "an_answer_without", "an_update_of_both", "a_coordinator", "a_site_that_is_killed",
