@@ -6,7 +6,6 @@ import functools
 import gc
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from tests import small_federation
 from tests.bundled import Bundled
 from tests.bundled import make as make_bundled
 from tests.known import Prices
+from tests.slow import LEFT_OUT
 from tests.small_federation import SmallFederation
 
 # Nothing here is judged by the clock: the machine may be busy with something else. Laws are tried on other examples in
@@ -48,102 +48,13 @@ FIRST = ("tests/e2e/test_campaign.py", "tests/e2e/test_wheel.py", "tests/e2e/tes
 """Files and folders that take long: who is free last should find short ones. The campaign comes before all that fills the
 ledgers of its sites: to price a hundred runs takes a minute."""
 
-
 TOGETHER = ("tests/tasks/test_drift.py", "tests/tasks/test_concept_drift.py")
 """What imports Evidently: five seconds of CPU time in every process that does."""
-
-SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test_how_tos.py", "tests/e2e/test_promotion.py",
-        "tests/e2e/test_models_page.py", "tests/e2e/test_one_run_per_site.py", "tests/examples/test_survival.py",
-        "tests/test_docs_site.py::test_the_site_is_built",
-        "tests/infra/stores/test_resumed_upload.py::test_at_every_tenth", "tests/infra/stack/test_local_stack.py",
-        "tests/infra/test_stages.py", "tests/benchmarks/",
-        "tests/cli/test_hostile_files.py", "tests/cli/test_terminal.py", "tests/cli/test_bad_surroundings.py",
-        "tests/parity/test_every_row_alone.py::test_every_layer",
-        "tests/parity/test_simulation.py", "tests/parity/test_checking.py::test_every_check", "tests/tasks/test_exports.py",
-        "tests/tasks/test_promote.py", "tests/fedround/privacy/test_apart.py", "tests/site_workers/test_scoring.py",
-        "tests/site_workers/test_recipes_that_fail.py", "tests/site_workers/test_apart.py", "tests/e2e/test_apart.py",
-        "tests/site_workers/test_safe.py::test_a_passphrase_comes",
-        "tests/e2e/test_foreign.py", "tests/e2e/test_holding.py", "tests/e2e/test_automations.py", "tests/e2e/test_ui",
-        "tests/e2e/test_organisations.py", "tests/infra/test_mutual_tls.py", "tests/e2e/test_secure_sums.py",
-        "tests/e2e/test_signed_sums.py", "tests/e2e/test_grouped_sums.py", "tests/e2e/test_masked_regions.py",
-        "tests/tasks/test_sums_by_region.py",
-        "tests/e2e/test_idle_sites.py",
-        "tests/e2e/test_regions.py", "tests/e2e/test_rotation.py", "tests/e2e/test_pace.py", "tests/e2e/test_clusters.py",
-        *(f"tests/tasks/test_clusters.py::test_{which}" for which in (
-            "each_kind", "who_tells", "an_answer_without", "an_update_of_both", "a_coordinator", "a_site_that_is_killed",
-            "a_model_with_fewer", "an_evaluation")),
-        *(f"tests/fedround/simulation/test_clustered.py::test_{which}" for which in ("the_kinds", "counts", "with_more")),
-        "tests/tasks/test_rotation_live.py",
-        "tests/e2e/test_measurement.py", "tests/e2e/test_partition.py", "tests/tasks/test_trees.py",
-        "tests/cli/test_trees.py",
-        "tests/site_workers/test_questions.py::test_attack_one_record",
-        "tests/site_workers/test_questions.py::test_attack_a_filter",
-        "tests/flows/test_dask_sweeper.py", "tests/cli/test_recipe.py::test_a_table_becomes",
-        "tests/site_workers/test_declared_columns.py", "tests/examples/test_insurance.py",
-        "tests/examples/test_cartpole.py::test_a_private", "tests/examples/test_cartpole.py::test_episodes_meet",
-        "tests/fedround/simulation/test_on_ray.py", "tests/site_workers/test_units.py", "tests/tasks/test_bundle.py",
-        "tests/cli/test_site_say.py", "tests/faults/test_killed_anywhere.py::test_every_scene",
-        "tests/faults/test_links.py::test_every", "tests/faults/test_processes.py::test_updates",
-        "tests/tasks/test_decay.py::test_a_slow_site",
-        "tests/faults/test_histories.py::test_many_histories", "tests/faults/test_histories.py::test_some_histories[own",
-        "tests/e2e/test_schedule.py::test_times_that_were_missed",
-        "tests/e2e/test_deleted_runs.py::test_a_site_whose_run_for_a_campaign", "tests/e2e/test_deleted_runs.py::test_attack",
-        "tests/e2e/test_deleted_runs.py::test_after_a_flow", "tests/e2e/test_deleted_runs.py::test_a_campaign_whose_rounds",
-        "tests/cli/test_site_drift.py", "tests/cli/test_site_picture.py", "tests/e2e/test_drift.py",
-        "tests/e2e/test_chosen_sites.py", "tests/infra/test_terraform_applied.py", "tests/e2e/test_vertical.py",
-        "tests/cli/test_site_quality.py::test_an_operator", "tests/cli/test_simulate.py::test_members_that_share_noise",
-        "tests/tasks/test_decay.py::test_a_plateau", "tests/tasks/test_decay.py::test_attack_a_commit",
-        "tests/fedround/contribution/test_split.py::test_the_noise", "tests/tasks/test_explain.py",
-        "tests/tasks/test_recompute.py::test_a_plan_that_would_cost_more_than_its_campaign_promised_gets_no_update",
-        "tests/infra/test_watcher.py::test_all_that_it_has_started_ends_with_it[3-15]",
-        "tests/validation/test_encoding_attacks.py::test_attack_it",
-        "tests/validation/test_encoding.py::test_a_process_that_has_answered_holds_no_library_of_tables_and_no_accountant",
-        "tests/validation/test_query.py::test_postgresql",
-        "tests/validation/test_rows.py::test_a_subprocess_gives_the_same_answer_and_prints_nothing",
-        "tests/fedround/secure_sums/test_equivocation.py::test_every_lie_among_more_members",
-        "tests/tasks/test_sums_grouped.py::test_a_liar_and_one_who", "tests/tasks/test_sums_grouped.py::test_without_groups",
-        "tests/fedround/secure_sums/test_equivocation.py::test_every_lie_where_members_sign_first[5]",
-        "tests/fuzz/test_law.py::test_a_changed_document_is_never_accepted[bundle",
-        "tests/site_workers/test_shared_noise.py", "tests/fedround/simulation/test_summed.py::test_trees_grow",
-        "tests/site_workers/test_limits.py::test_threads_and_priority",
-        "tests/site_workers/test_foreign.py::test_attack_what_a_hostile_client_gives_back",
-        *(f"tests/site_workers/test_joining.py::test_{which}" for which in (
-            "other_customers_are", "the_last_exchange", "the_coordinator_sees", "scores_of_other_customers")),
-        "tests/site_workers/test_safe.py::test_attack_a_rotation_that_was_given_up",
-        "tests/site_workers/test_measure.py::test_columns_are_the_same_here",
-        "tests/site_workers/test_training_by_partition.py::test_the_operator_sees",
-        "tests/infra/test_watcher.py::test_all_that_it_has_started_ends_with_it[1-9]",
-        "tests/infra/test_watcher.py::test_all_that_it_has_started_ends_with_it[0-1]",
-        f"tests/infra/test_worker_process.py::test_a_process_that_is_told_to_end_ends_although_its_work_goes_on[{signal.SIGINT.value}]",
-        "tests/infra/test_model_registry.py::test_it_needs_no_git_identity",
-        "tests/flows/test_afterwards.py::test_no_step_after", "tests/test_architecture_page.py",
-        "tests/validation/test_group_gaps.py::test_the_interval", "tests/validation/test_inferring.py::test_a_wide_table",
-        "tests/validation/test_limits_of_rows.py::test_numbers_that_a_file",
-        "tests/fedround/learning/test_tasks.py::test_the_margin_holds", "tests/tasks/test_reputation.py::test_plans_name",
-        "tests/tasks/test_weekly.py", "tests/tasks/test_weights.py::test_whom_the_model_fits_badly",
-        "tests/tasks/test_reporting.py::test_a_page_loads_no_heavy_library",
-        "tests/parity/test_checking.py::test_a_table_of_several_kinds",
-        "tests/cli/test_bad_federation.py::test_no_space_for_a_member",
-        "tests/validation/test_reliability.py::test_where_no_slope",
-        "tests/conformance/test_aggregation_rules.py::test_memory_is_the_budget",
-        "tests/conformance/test_aggregation_rules.py::test_threads_and_budget",
-        "tests/cli/test_bad_site.py::test_rows_that_are_not_as_agreed",
-        "tests/attacks/test_declared_rows.py::test_an_answer_made_as_if_of_many_more",
-        "tests/attacks/test_paced_histories.py::test_two_histories_of_two_groups",
-        "tests/attacks/test_paced_keys.py::test_a_late_answer",
-        "tests/attacks/test_overwritten.py::test_the_next_round_goes_on", "tests/tasks/test_concept_drift.py",
-        "tests/parity/test_stacked_training.py::test_every_model_under",
-        "tests/infra/stack/test_server.py::test_another_process",
-        "tests/fedround/statistics/test_importance.py::test_a_margin_holds",
-        "tests/tasks/test_memory.py::test_an_average_is_the_mean",
-        "tests/examples/test_hospitals.py::test_the_hospitals_rows", "tests/examples/test_carloan.py::test_each_rival",
-        "tests/examples/test_digits.py::test_large_images")
-"""What `make test` leaves to `make test-all`: tests that take minutes together and whose core others test faster."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Files that are left out as a whole are not even imported: every process saves seconds."""
-    left_out = config.option.markexpr == "not slow" and collection_path.relative_to(ROOT).as_posix().startswith(SLOW)
+    left_out = config.option.markexpr == "not slow" and collection_path.relative_to(ROOT).as_posix().startswith(LEFT_OUT)
     return left_out or None
 
 
@@ -156,7 +67,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in on_stack:
         item.add_marker(pytest.mark.xdist_group("stack"))
     for item in items:
-        if item.nodeid.startswith(SLOW):
+        if item.nodeid.startswith(LEFT_OUT):
             item.add_marker(pytest.mark.slow)
         if item.nodeid.startswith(TOGETHER):
             item.add_marker(pytest.mark.xdist_group("evidently"))
