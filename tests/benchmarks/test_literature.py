@@ -9,7 +9,7 @@ import torch
 from benchmarks import kinds, literature, papers
 from benchmarks.pages import Memory
 from benchmarks.papers import Campaign, best, curve, rounds_to
-from fedround.learning.examples import Examples
+from fedround.learning.examples import Examples, joined
 from fedround.learning.spec import LocalTraining
 from fedround.simulation.partition import Iid
 
@@ -97,7 +97,7 @@ def test_pairs_within_hospitals_do_not_reward_knowing_the_hospital():
     def score(rows: Examples) -> np.ndarray:
         return rows.inputs["x"][:, 0].astype(np.float64)
 
-    assert kinds.auc(score, kinds.together(tests)) == pytest.approx(0.95)
+    assert kinds.auc(score, joined(tests)) == pytest.approx(0.95)
     assert kinds._within(score, tests) == 0.5
 
 
