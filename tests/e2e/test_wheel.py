@@ -129,25 +129,25 @@ def trained(told: str, home: Path) -> None:
     assert (home / "coordinator" / "reports" / "demo" / "00002.html").exists()
 
 
+@pytest.fixture(scope="module")
+def open_folder() -> Iterator[Path]:
+    """That everybody may enter: pytest's own is closed to others, again by every pytest that starts."""
+    folder = Path(tempfile.mkdtemp(prefix="fedround-wheel-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.mark.timeout(900)
-def test_the_demonstration_runs(environment: Path, tmp_path: Path):
-    home = tmp_path / "demo"
-    trained(run(environment, tmp_path, "fedround", "demo", "--rounds", "2", "--home", str(home)), home)
+def test_the_demonstration_runs(environment: Path, open_folder: Path):
+    home = open_folder / "demo"
+    trained(run(environment, open_folder, "fedround", "demo", "--rounds", "2", "--home", str(home)), home)
 
 
 # -- as nobody in particular -------------------------------------------------------------------------------------------
 
 NOBODY = 65_534
 """A user without a name, a home or any right: every Linux has the number, and none has files of it."""
-
-
-@pytest.fixture(scope="module")
-def open_folder() -> Iterator[Path]:
-    """That everybody may enter: pytest's own is closed to others."""
-    folder = Path(tempfile.mkdtemp(prefix="fedround-wheel-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def readable_python() -> str:

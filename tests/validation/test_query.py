@@ -127,9 +127,11 @@ def test_attack_a_password_in_the_arguments_of_a_process(tmp_path, database, mon
     assert not any(PASSWORD in one for one in seen)
 
 
-def test_postgresql_gives_every_type_and_lets_nobody_write(tmp_path):
+def test_postgresql_gives_every_type_and_lets_nobody_write(tmp_path, short_folder):
     """The real server, with its own types; all queries see one moment."""
-    server = Postgres(tmp_path)
+    home = short_folder / "asked"
+    home.mkdir()
+    server = Postgres(home)
     url = server.start().replace("asyncpg", "psycopg")
     try:
         with sqlalchemy.create_engine(url).begin() as connection:
