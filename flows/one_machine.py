@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import httpx
 
 from fedround.errors import SetupError
 from flows.service import enter, register
+from infra.api_problems import problem
 from infra.settings import CoordinatorSettings, DataSettings, S3Settings
 from infra.stack import LocalStack, StackInfo
 from infra.stack.processes import recorded, start_recorded, stop_recorded
@@ -26,6 +29,9 @@ from tasks.coordinator import Coordinator
 from tasks.invitations import invite_site
 from tasks.membership import add_member, create_coordinator
 from validation.row_files import ending_of
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import Worker
 
 READY_S = 300.0        # for a busy machine; a process that ends is noticed at once
 
@@ -128,21 +134,29 @@ async def _wait_until_serving(machine: OneMachine, coordinator: Coordinator, nam
                               progress: Callable[[str], None]) -> None:
     from prefect import get_client
 
-    waiting = {*names, coordinator.federation.pool}
+    waiting, trouble = {*names, coordinator.federation.pool}, ""
     total, end, started = len(waiting), time.monotonic() + READY_S, recorded(machine.home).keys()
     since = time.time()
     async with get_client() as client:
         while waiting:
-            for pool in sorted(waiting):
-                workers = await client.read_workers_for_work_pool(pool)
-                if any(w.last_heartbeat_time is not None and w.last_heartbeat_time.timestamp() >= since - 30
-                       and w.status == "ONLINE" for w in workers):
-                    waiting.discard(pool)
+            try:
+                for pool in sorted(waiting):
+                    if _serves(await client.read_workers_for_work_pool(pool), since - 30):
+                        waiting.discard(pool)
+                trouble = ""
+            except httpx.HTTPError as error:        # a database that has just begun again, say: asked again until the end
+                trouble = f"; {problem(coordinator.settings.api_url, error, 'look at its log')}"
             progress(f"{total - len(waiting)} of {total} processes are ready")
             if started - recorded(machine.home).keys():
                 raise SetupError(f"a process ended while it started; its last words are in {machine.home / 'logs'} and "
                                  "in the sites' site.log")
             if time.monotonic() > end:
                 raise SetupError(f"not ready after {READY_S:.0f} s: {', '.join(sorted(waiting))}; see "
-                                 f"{machine.home / 'logs'}")
+                                 f"{machine.home / 'logs'}{trouble}")
             await asyncio.sleep(0.5)
+
+
+def _serves(workers: Sequence[Worker], since: float) -> bool:
+    """Whether one of them lives, and has said so since then."""
+    return any(one.status == "ONLINE" and one.last_heartbeat_time is not None
+               and one.last_heartbeat_time.timestamp() >= since for one in workers)
