@@ -29,6 +29,7 @@ Found = Mapping[str, float]
 CASES: dict[str, Callable[[int, float], Found]] = {
     "banks": cases.two_codings,
     "few_labels": cases.few_labels, "other_names": cases.other_names,
+    "adapters_names": cases.adapters_names, "adapters_labels": cases.adapters_labels,
     "heads": cases.two_heads, "hospitals": cases.hospitals_columns}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from benchmarks.many_sites import Forward, Plan, accuracy, auc, everywhere, linear, trained
+from benchmarks.papers import mnist
 from fedround.agreement import Agreement
 from fedround.learning.examples import Examples, joined
 from fedround.learning.recipe import Recipe, initial_tensors
@@ -112,6 +114,67 @@ def _heads_and_bodies(world: World, seed: int, rate: float) -> dict[str, float]:
             "FedRep, 8 and 2": reached(replace(FEDREP, phases=((8, "2.*"), (2, "0.*")))),
             "FedRep, 10 and 10 (twice the steps)": reached(replace(FEDREP, phases=((10, "2.*"), (10, "0.*")))),
             "FedPer, twice the steps": reached(replace(FEDPER, phases=((20, "*"),)))}
+
+
+# -- a frozen network, adapters, heads ---------------------------------------------------------------------------------
+
+
+KNOWN, WIDTH, RANK = 5, 64, 4
+"""The network has learnt the digits below 5; sites have the others."""
+OWN_HEAD = ("2.*",)
+
+
+def adapters_names(seed: int, rate: float) -> dict[str, float]:
+    """Every site calls the digits from 5 on by other names."""
+    generator, new = np.random.default_rng(seed), _pictures()[1]
+    parts = [take(new, places) for places in deal(Iid(), new, SITES, seed).values()]
+    return _adapted(World.of([Examples(part.inputs["x"], generator.permutation(KNOWN)[part.targets["y"]])
+                              for part in parts], seed), seed, rate)
+
+
+def adapters_labels(seed: int, rate: float) -> dict[str, float]:
+    """Most sites have seen few of the digits from 5 on."""
+    new = _pictures()[1]
+    parts = [take(new, places) for places in deal(Dirichlet(concentration=0.3), new, SITES, seed).values()]
+    return _adapted(World.of(parts, seed), seed, rate)
+
+
+def _adapted(world: World, seed: int, rate: float) -> dict[str, float]:
+    generator = torch.Generator().manual_seed(seed)
+    begin = everywhere({
+        **_learnt_from_pictures(), "0.A": torch.randn(RANK, 784, generator=generator) / 784 ** 0.5,
+        "0.B": torch.zeros(WIDTH, RANK), "2.weight": torch.randn(KNOWN, WIDTH, generator=generator) / WIDTH ** 0.5,
+        "2.bias": torch.zeros(KNOWN)}, len(world.train))
+    body, bare = ("0.weight", "0.bias"), {name: one for name, one in begin.items() if name not in ("0.A", "0.B")}
+
+    def reached(weights: dict[str, torch.Tensor], frozen: tuple[str, ...], private: tuple[str, ...] = (), *,
+                alone: bool = False) -> float:
+        plan = Plan(private=private, frozen=frozen, rate=rate)
+        return accuracy(trained(weights, world.train, hidden, classes, plan, seed, alone=alone), world.test, hidden)
+
+    return {"alone: adapters and head": reached(begin, body, alone=True), "FedAvg: adapters and head": reached(begin, body),
+            "alone: head": reached(bare, body, alone=True), "alone: whole network": reached(bare, (), alone=True),
+            "whole network together, a head of each site's own": reached(bare, (), OWN_HEAD),
+            "adapters together, a head of each site's own": reached(begin, body, OWN_HEAD)}
+
+
+def _pictures() -> tuple[Examples, Examples]:
+    """MNIST's digits below 5, which are public here, and the others, whose labels count from 0."""
+    images = joined(list(mnist()))
+    known_N = images.targets["y"] < KNOWN
+    public, new = (take(images, np.flatnonzero(which_N)) for which_N in (known_N, ~known_N))
+    return public, Examples(new.inputs["x"], new.targets["y"] - KNOWN)
+
+
+@cache
+def _learnt_from_pictures() -> dict[str, torch.Tensor]:
+    """The first layer of a network that tells the public digits apart: one for all seeds, as it would be."""
+    public = _pictures()[0]
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(784, WIDTH), nn.ReLU(), nn.Linear(WIDTH, KNOWN))
+    begin = everywhere({name: value.detach() for name, value in model.named_parameters()}, 1)
+    done = trained(begin, [public], hidden, classes, Plan(rounds=100, batch=100, rate=0.3), 0, alone=True)
+    return {name: done[name][0] for name in ("0.weight", "0.bias")}
 
 
 # -- clusters ----------------------------------------------------------------------------------------------------------
