@@ -141,12 +141,15 @@ def floor(name: str, rows: int = EXPECTED) -> list[str]:
 
 
 def _opacus(model: nn.Module, batch: Batch) -> dict[str, Callable[[], object]]:
-    """Its step; nothing, if it is not installed or cannot take the model."""
+    """Its step, with its own layers in the place of torch's recurrent ones; nothing, if it is not installed or cannot take the
+    model.
+    """
     try:
         from opacus.grad_sample import GradSampleModule
         from opacus.optimizers import DPOptimizer
+        from opacus.validators import ModuleValidator
 
-        sampled = GradSampleModule(model, loss_reduction="sum")
+        sampled = GradSampleModule(ModuleValidator.fix(model), loss_reduction="sum")
     except (ImportError, NotImplementedError):
         return {}
     optimizer = DPOptimizer(torch.optim.SGD(sampled.parameters(), lr=0.1), noise_multiplier=1.0, max_grad_norm=1.0,
