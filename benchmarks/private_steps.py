@@ -141,9 +141,7 @@ def floor(name: str, rows: int = EXPECTED) -> list[str]:
 
 
 def _opacus(model: nn.Module, batch: Batch) -> dict[str, Callable[[], object]]:
-    """Its step, with its own layers in the place of torch's recurrent ones; nothing, if it is not installed or cannot take the
-    model.
-    """
+    """Its step, with its own recurrent layers in place of torch's; nothing, if it is not there or cannot take the model."""
     try:
         from opacus.grad_sample import GradSampleModule
         from opacus.optimizers import DPOptimizer

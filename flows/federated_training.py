@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+import httpx
 from prefect import flow, get_run_logger
 from prefect.exceptions import ObjectNotFound
 
@@ -18,6 +19,7 @@ from flows.federated_evaluation import federated_evaluation
 from flows.federated_round import federated_round
 from flows.pausing import stop_here_if_paused
 from flows.steps import one_step
+from infra.api_problems import problem
 from tasks.afterwards import afterwards
 from tasks.contribution import settle
 from tasks.coordinator import current_coordinator
@@ -61,6 +63,10 @@ async def _round(request: NextRoundRequest, number: int, *, inside: bool) -> Non
     except ObjectNotFound:      # the campaign's own run is asked about nothing here
         raise SetupError(f"somebody has deleted the flow run of round {number}, so the campaign ends here; what is committed "
                          "stays: start the campaign again, and it does what is left") from None
+    except httpx.HTTPError as error:    # what Prefect's own client has asked for again and again meanwhile
+        why = problem(current_coordinator().settings.api_url, error, "look at its log")
+        raise SetupError(f"{why}. So the campaign ends in round {number}; what is committed stays: start it again, and "
+                         "it does what is left") from None
 
 
 async def shown(request: TrainingRequest, done: int) -> None:

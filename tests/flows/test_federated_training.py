@@ -1,0 +1,33 @@
+"""A campaign whose round ends by what becomes of its flow run says so in a sentence, and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from prefect.exceptions import ObjectNotFound
+
+from fedround.errors import SetupError
+from flows import federated_training as flow
+from tasks.plan import NextRoundRequest
+from tests.small_federation import SmallFederation
+
+
+def answered(status: int) -> httpx.HTTPStatusError:
+    answer = httpx.Response(status, request=httpx.Request("POST", "http://127.0.0.1:9/api/x"))
+    return httpx.HTTPStatusError(str(status), request=answer.request, response=answer)
+
+
+@pytest.mark.parametrize(("error", "says"), [
+    (ObjectNotFound(RuntimeError("404")), "somebody has deleted the flow run of round 3"),
+    (answered(500), r"is in trouble \(500\).* ends in round 3"),
+    (httpx.ReadTimeout("late"), "does not answer.* ends in round 3")])
+def test_it_is_a_sentence(federation: SmallFederation, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str):
+    async def fails(request: NextRoundRequest) -> int:
+        raise error
+
+    monkeypatch.setattr(flow, "federated_round", fails)
+    monkeypatch.setattr(flow, "current_coordinator", lambda: federation.coordinator)
+    with pytest.raises(SetupError, match=f"{says}.* it does what is left"):
+        asyncio.run(flow._round(NextRoundRequest(run="spring"), 3, inside=False))
