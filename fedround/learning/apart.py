@@ -67,8 +67,8 @@ class GradientSums(Protocol):
     def begin(self, seed: int) -> None:
         """Where the model's own randomness begins (dropout)."""
 
-    def plain(self, rows_B: Int64) -> Float64:
-        """The sum of these rows' gradients, (D,)."""
+    def plain(self, rows_B: Int64) -> Float32 | Float64:
+        """The sum of these rows' gradients, (D,); float32 where that is what was computed."""
 
     def bounded(self, rows_B: Int64, there_B: Bools) -> tuple[Int64, int]:
         """The sum of those that are there, each clipped, in whole cells, (D,); and how many were within the clip norm.

@@ -35,8 +35,11 @@ class Descent:
         self._squared: Float64 | None = None
         self._step = 0
 
-    def change(self, weights_D: Float32, gradient_D: Float64) -> Float32:
-        """What to add to the weights after a step whose mean gradient at `weights_D` is `gradient_D`; both (…, D)."""
+    def change(self, weights_D: Float32, gradient_D: Float32 | Float64, rows: float | None = None) -> Float32:
+        """What to add to the weights after a step whose mean gradient at `weights_D` is `gradient_D`; both (…, D).
+
+        rows: so many rows' sum it is instead; it is divided in double precision.
+        """
         training = self._training
         self._step += 1
         remembers = training.optimizer != "sgd" or training.momentum != 0
@@ -46,18 +49,19 @@ class Descent:
         change_D = np.empty(gradient_D.shape, np.float32)
         for start in range(0, gradient_D.shape[-1], _BLOCK):      # the numbers in between stay in the processor's cache
             block = ..., slice(start, start + _BLOCK)
-            change_D[block] = -(training.learning_rate * self._direction(block, weights_D[block], gradient_D[block])).astype(
+            gradient_B = gradient_D[block] if rows is None else np.divide(gradient_D[block], rows, dtype=np.float64)
+            change_D[block] = -(training.learning_rate * self._direction(block, weights_D[block], gradient_B)).astype(
                 np.float32)
         return change_D
 
-    def _direction(self, block: Any, weights_B: Float32, gradient_B: Float64) -> Float64:
+    def _direction(self, block: Any, weights_B: Float32, gradient_B: Float32 | Float64) -> Float32 | Float64:
         training = self._training
         if training.algorithm.pull > 0:
             gradient_B = gradient_B + training.algorithm.pull * (weights_B - self._base_D[block])
         if self._shift_D is not None:
             gradient_B = gradient_B + self._shift_D[block]
         if self._moved is None:
-            plain_B: Float64 = 0.0 + gradient_B                   # as a momentum of zero makes it: -0 becomes 0
+            plain_B: Float32 | Float64 = 0.0 + gradient_B                   # as a momentum of zero makes it: -0 becomes 0
             return plain_B
         if self._squared is None:
             moved_B: Float64 = training.momentum * self._moved[block] + gradient_B

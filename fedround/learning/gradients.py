@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from fedround.learning.by_rows import Gradients
 
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
@@ -52,26 +53,27 @@ class Clip:
     cell: float
 
 
-def gradient_sum(objective: Objective, parameters: Tensors, batch: Batch) -> Float64:
+def gradient_sum(objective: Objective, parameters: Tensors, batch: Batch) -> Float32 | Float64:
     """The sum over rows of the loss gradient, (D,); zero for a parameter that takes no part.
 
+    Several passes are added in double precision. What a single pass gives is of float32, and stays so: half the bytes.
     A model that normalises by batch statistics sees all rows at once. From a single row, which has no such statistics, it
     learns nothing.
     """
     import torch
 
-    names = sorted(parameters)
-    total_D = np.zeros(sum(parameters[name].numel() for name in names))
-    chunk = CHUNK
+    names, chunk = sorted(parameters), CHUNK
     if mixes_rows(objective.model):
         chunk, batch = max(batch.rows, 1), batch if batch.rows > 1 else batch.at(slice(0, 0))
+    size = sum(parameters[name].numel() for name in names)
+    total_D: Float32 | Float64 = np.zeros(size, np.float32) if batch.rows <= chunk else np.zeros(size)
     for start in range(0, batch.rows, chunk):
         weights = {name: parameters[name].detach().requires_grad_() for name in names}
         loss = objective.loss(weights, batch.at(slice(start, start + chunk)))
         end = 0
         for gradient in torch.autograd.grad(loss, list(weights.values()), materialize_grads=True):
             start_D, end = end, end + gradient.numel()
-            total_D[start_D:end] += gradient.reshape(-1).cpu().numpy()        # made float64 as it is added: no copy
+            total_D[start_D:end] += gradient.reshape(-1).cpu().numpy()        # as it is added, so there is no copy
     return total_D
 
 

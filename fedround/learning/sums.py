@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from fedround.codec import Tensors, flatten, schema_of, unflatten
-from fedround.learning.apart import Bools, Float64, GradientSums, Int64, Sought
+from fedround.learning.apart import Bools, Float32, Float64, GradientSums, Int64, Sought
 from fedround.learning.batch import batch_of
 from fedround.learning.device import Placed, chosen, working_on
 from fedround.learning.furnished import furnished
@@ -58,7 +58,7 @@ class _Here:
 
         torch.manual_seed(seed)
 
-    def plain(self, rows_B: Int64) -> Float64:
+    def plain(self, rows_B: Int64) -> Float32 | Float64:
         """As `GradientSums`."""
         import torch
 

@@ -104,17 +104,16 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
             if cancelled():
                 raise Cancelled("training was stopped between two steps; nothing was released")
             drawn = units if persons is None else persons.row_PK[units].ravel()
-            gradient_D = (sums.plain(drawn[counts_N[drawn]]) if noised is None
-                          else noised(drawn, counts_N[drawn] & (drawn != NOBODY)))
-            gradient_D /= expected
-            weights_D += descent.change(weights_D, gradient_D)
+            sum_D = (sums.plain(drawn[counts_N[drawn]]) if noised is None
+                     else noised(drawn, counts_N[drawn] & (drawn != NOBODY)))
+            weights_D += descent.change(weights_D, sum_D, expected)
             steps += 1
             if training.partial != "refuse" and steps < asked_of(mechanism, training) and time_is_up():
                 break
         # Numbers that layers keep themselves were never noised. If single records are protected, they are discarded after
         # the round.
         kept = {} if noised is not None else sums.kept()
-    delta_D = (weights_D - base_D)[shared_D]
+    delta_D = np.subtract(weights_D, base_D, out=base_D)[shared_D]      # nobody needs the base any more
     delta_D *= np.float32(scale(training, steps))
     delta_D = noised_change(delta_D, mechanism, noise)
     within = 0.5 + noised.surplus / (2 * steps * expected) if noised is not None and noised.counts else None

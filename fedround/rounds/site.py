@@ -191,15 +191,15 @@ def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs,
                     guard, first_row_of(mechanism, number, len(inputs.train)), shift_D=shift_D,
                     time_is_up=guard.time_is_up, rest=rest, persons=persons, device=inputs.device,
                     elsewhere=inputs.elsewhere)
-    delta_D = codec.flatten(trained.delta)
-    sent = send(terms.compression, delta_D, inputs.kept, draws, seed)
-    payload = codec.encode(trained.delta) if sent.packed is None else sent.packed
+    as_it_is = terms.compression is None and not training.algorithm.keeps
+    sent = None if as_it_is else send(terms.compression, codec.flatten(trained.delta), inputs.kept, draws, seed)
+    payload = codec.encode(trained.delta) if sent is None or sent.packed is None else sent.packed
     models = {} if not trained.private else {PRIVATE: trained.private}
     if (personal := personal_after(terms, inputs, draws, guard)) is not None:
         models[PERSONAL] = personal
     units = len(inputs.train) if persons is None else len(persons)
     said = declare(mechanism, training, units, trained.steps, trained.within_clip)
-    return Worked(releases, said, payload, Kept(vectors_after(terms, shift_D, sent), models))
+    return Worked(releases, said, payload, Kept({} if sent is None else vectors_after(terms, shift_D, sent), models))
 
 
 def _summand(asks: Question, terms: Terms, inputs: Inputs, offered: Offer, draws: Draws, evidence: _Evidence) -> Float64:

@@ -167,13 +167,13 @@ class _Guest:
         return {}, []
 
     def _plain(self, said: Said, arrays: list[Array]) -> tuple[Said, list[Array]]:
-        weights_D, rows_B = arrays
-        self._open.weights_D[:] = weights_D
+        *weights, rows_B = arrays
+        self._go_on_at(weights)
         return {}, [self._open.plain(rows_B)]
 
     def _bounded(self, said: Said, arrays: list[Array]) -> tuple[Said, list[Array]]:
-        weights_D, rows_B, there_B = arrays
-        self._open.weights_D[:] = weights_D
+        *weights, rows_B, there_B = arrays
+        self._go_on_at(weights)
         total_D, within = self._open.bounded(rows_B, there_B)
         return {"within": within}, [total_D]
 
@@ -185,6 +185,11 @@ class _Guest:
         self._session.close()
         self._sums = None
         return {}, []
+
+    def _go_on_at(self, weights: list[Array]) -> None:
+        """Where the next sum is taken; no weights: where the last one was, or at the base model."""
+        for weights_D in weights:
+            self._open.weights_D[:] = weights_D
 
     @property
     def _open(self) -> GradientSums:

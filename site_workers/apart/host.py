@@ -19,7 +19,7 @@ import numpy as np
 from fedround import codec, sandbox
 from fedround.codec import Tensors
 from fedround.errors import ContractError
-from fedround.learning.apart import Bools, Bound, Float64, GradientSums, Int64, Sought
+from fedround.learning.apart import Bools, Bound, Float32, Float64, GradientSums, Int64, Sought
 from fedround.learning.described import Described, recipe_of
 from fedround.learning.device import DeviceName
 from fedround.learning.examples import Examples, Form
@@ -193,22 +193,24 @@ class _Sums:
         ours = {name: whole[name] for name in trained}
         self.schema, self.weights_D = codec.schema_of(ours), codec.flatten(ours)
         self._host, self._bound = host, sought.bound
+        self._there_D: Float32 | None = self.weights_D.copy()
         self._buffers = {name: array for name, array in sorted(sought.rest.private.items()) if name not in ours}
 
     def begin(self, seed: int) -> None:
         """As `GradientSums`."""
         self._host._ask("begin", {"seed": seed}, returns=())
 
-    def plain(self, rows_B: Int64) -> Float64:
+    def plain(self, rows_B: Int64) -> Float32 | Float64:
         """As `GradientSums`."""
-        _, (total_D,) = self._host._ask("plain", None, [self.weights_D, rows_B], returns=[("float64", self.weights_D.shape)])
+        _, (total_D,) = self._host._ask("plain", None, [*self._weights(), rows_B],
+                                        returns=lambda told: _of_a_sum(told, self.weights_D.shape))
         return total_D
 
     def bounded(self, rows_B: Int64, there_B: Bools) -> tuple[Int64, int]:
         """As `GradientSums`."""
         if self._bound is None:
             raise ContractError("nothing bounds these rows")
-        told, (total_D,) = self._host._ask("bounded", None, [self.weights_D, rows_B, there_B],
+        told, (total_D,) = self._host._ask("bounded", None, [*self._weights(), rows_B, there_B],
                                            returns=[("int64", self.weights_D.shape)])
         units, within = int(there_B.reshape(-1, self._bound.each).any(1).sum()), told.get("within")
         if not _is_short(total_D, units, self._bound) or type(within) is not int or not 0 <= within <= units:
@@ -220,6 +222,12 @@ class _Sums:
         _, found = self._host._ask("kept", returns=[("float32", array.shape) for array in self._buffers.values()])
         return dict(zip(self._buffers, found, strict=True))
 
+    def _weights(self) -> list[Float32]:
+        """The weights; none as long as they are those with which the process began."""
+        there_D, self._there_D = self._there_D, None
+        same = there_D is not None and np.array_equal(there_D.view(np.int32), self.weights_D.view(np.int32))
+        return [] if same else [self.weights_D]
+
 
 def _of_scores(task: Task, told: Said, rows: int) -> Forms:
     """The form of what the task says of some of so many rows, and of which rows these are. Raises ValueError for others."""
@@ -228,6 +236,14 @@ def _of_scores(task: Task, told: Said, rows: int) -> Forms:
     if not isinstance(names, list) or sorted(map(str, names)) != sorted(said) or not shape or shape[0] > rows:
         raise ValueError("other numbers than the task's")
     return [*((said[name].dtype, (shape[0], *said[name].shape)) for name in names), ("bool", (rows,))]
+
+
+def _of_a_sum(told: Said, shape: tuple[int, ...]) -> Forms:
+    """The form of a sum of gradients, which is in single or in double precision. Raises ValueError for another."""
+    (dtype, _), = wire.forms_of(told)
+    if dtype not in ("float32", "float64"):
+        raise ValueError("a sum of another kind")
+    return [(dtype, shape)]
 
 
 def _is_short(total_D: Int64, units: int, bound: Bound) -> bool:

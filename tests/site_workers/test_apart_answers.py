@@ -7,7 +7,9 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +26,7 @@ from fedround.privacy import ledger
 from fedround.privacy.noise import FINE
 from site_workers.apart import wire
 from site_workers.apart.child import Child
-from site_workers.apart.host import Host, _Sums
+from site_workers.apart.host import Host, _of_a_sum, _Sums
 from tests.apart import NO_TORCH, ROWS, TRAINING, hosted, strict
 from tests.small_federation import RECIPE, SmallFederation
 
@@ -145,17 +147,38 @@ def test_attack_a_sum_is_no_longer_than_its_rows_clip_norms():
         sums_of(np.array([1, 0, 0, 0])).bounded(np.arange(3), ~there_B & False)
 
 
+def test_weights_travel_again_as_soon_as_they_are_others():
+    """Whether they are the base model's is asked of their bits, also if somebody changed them in place."""
+    sent = list[int]()
+
+    def ask(do: str, _: object, arrays: list[np.ndarray], **__: object) -> tuple[dict, list[np.ndarray]]:
+        sent.append(len(arrays) - 1)
+        return {}, [np.zeros(4)]
+
+    def sums() -> _Sums:
+        return _Sums(SimpleNamespace(_ask=ask), Sought({"w": np.zeros(4, np.float32)}, NO_REST, ROWS, TRAINING, None), ["w"])
+
+    for change in (None, 1.0, -0.0, np.nan):
+        found = sums()
+        if change is not None:
+            found.weights_D[2] = change
+        found.plain(np.arange(3))
+        found.plain(np.arange(3))
+    assert sent == [0, 1, *[1] * 6]
+
+
 # -- answers of another form -------------------------------------------------------------------------------------------
 
 
-def answered(answer: bytes, wanted: wire.Forms = (("float32", (2,)),)) -> tuple[dict, list[np.ndarray]]:
+def answered(answer: bytes, wanted: wire.Forms = (("float32", (2,)),),
+             of: Callable[[wire.Said], wire.Forms] | None = None) -> tuple[dict, list[np.ndarray]]:
     """What `Child.call` makes of these bytes."""
     made = Child.__new__(Child)
     with tempfile.TemporaryFile() as says, open(os.devnull, "wb") as asked:
         says.write(answer)
         says.seek(0)
         made._process, made._name, made.end = SimpleNamespace(stdin=asked, stdout=says), "tiny", lambda: None
-        return made.call({"do": "x"}, [], lambda _: wanted, lambda: False, 60)
+        return made.call({"do": "x"}, [], of or (lambda _: wanted), lambda: False, 60)
 
 
 def message(said: object, body: bytes = b"") -> bytes:
@@ -181,6 +204,16 @@ def test_a_message_is_read_as_it_was_written():
 def test_attack_an_answer_of_another_form(answer):
     with pytest.raises(ContractError, match=r"another form|without an answer"):
         answered(answer)
+
+
+@pytest.mark.parametrize("said", [
+    [["int64", [2]]], [["bool", [2]]], [["float32", [3]]], [["float64", [2, 1]]], [["float32", [2]], ["float32", [2]]], []])
+def test_attack_a_sum_is_of_single_or_of_double_precision_and_as_long_as_the_weights(said):
+    for dtype, size in (("float32", 4), ("float64", 8)):
+        _, (total_D,) = answered(message({"arrays": [[dtype, [2]]]}, bytes(2 * size)), of=partial(_of_a_sum, shape=(2,)))
+        assert (total_D.dtype, total_D.shape) == (dtype, (2,))
+    with pytest.raises(ContractError, match="another form"):
+        answered(message({"arrays": said}, bytes(32)), of=partial(_of_a_sum, shape=(2,)))
 
 
 @pytest.mark.parametrize(("watch", "words"), [(lambda: False, "did not end in 0.2 s"), (lambda: True, "was stopped")])
