@@ -35,10 +35,10 @@ class Counted(S3Store):
 
     asked, lists = 0, 0
 
-    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
         """See ObjectStore."""
         Counted.asked += 1
-        return super().get(key, max_bytes=max_bytes)
+        return super().get(key, max_bytes=max_bytes, compare=compare)
 
     def list(self, prefix: str) -> Iterator[str]:
         """See ObjectStore."""

@@ -104,12 +104,12 @@ class ModelRegistry:
             raise SetupError(f"{root} exists and is not a model registry: choose another folder, or move that one away")
         return cls(root)
 
-    def register(self, checkpoint: Checkpoint, model: Path, metrics: Mapping[str, float]) -> str:
+    def register(self, checkpoint: Checkpoint, model: bytes, metrics: Mapping[str, float]) -> str:
         """Keep a round's model for good and return its tag, ``<run>/round-<number>``; the tag comes last.
 
         Registering a round again changes nothing (the metrics of the first time stand); after a kill it finishes what
-        was begun. Raises TrustError if `model` is to be kept and not the file that `checkpoint` describes; ConflictError if
-        the tag stands for another checkpoint; StoreUnavailableError without space, or while another program keeps it busy.
+        was begun. Raises TrustError if `model` is to be kept and not what `checkpoint` describes; ConflictError if the tag
+        stands for another checkpoint; StoreUnavailableError without space, or while another program keeps it busy.
         """
         from dulwich.file import FileLocked
         from zc.lockfile import LockError
@@ -151,10 +151,12 @@ class ModelRegistry:
             raise StoreUnavailableError(f"model registry {self.root}: {tag} could not be kept ({error}); make room, or wait "
                                         "for the other program, and try again") from error
 
-    def _add(self, tag: str, checkpoint: Checkpoint, model: Path, metrics: Mapping[str, float]) -> None:
+    def _add(self, tag: str, checkpoint: Checkpoint, model: bytes, metrics: Mapping[str, float]) -> None:
         git_history.clear_stale_locks(self.root)
-        md5 = self._keep(model, checkpoint.model.sha256, f"model of round {checkpoint.round} of run '{checkpoint.run}'")
-        pointer = _POINTER_TEXT.format(md5=md5, size=checkpoint.model.size_bytes, name=MODEL)
+        if digest(model) != checkpoint.model.sha256:
+            raise TrustError(f"these bytes are not the model of round {checkpoint.round} of run '{checkpoint.run}': their "
+                             f"SHA-256 is not {checkpoint.model.sha256[:12]}…")
+        pointer = _POINTER_TEXT.format(md5=self._keep(model), size=checkpoint.model.size_bytes, name=MODEL)
         git_history.commit(self.root, message=f"{tag}\n\nmodel {checkpoint.model.sha256}\n", files={
             _POINTER: pointer.encode(), _CHECKPOINT: _readable(checkpoint.model_dump(mode="json")),
             _METRICS: _readable(dict(metrics))})
@@ -175,40 +177,27 @@ class ModelRegistry:
         """
         from zc.lockfile import LockError
 
-        draft = self.root.with_name(f".{self.root.name}-{BUNDLE}")
         try:
             with self._lock, self._alone():
-                draft.write_bytes(bundle)
-                md5 = self._keep(draft, digest(bundle), BUNDLE)
+                md5 = self._keep(bundle)
         except (OSError, LockError) as error:
             raise StoreUnavailableError(f"model registry {self.root}: the bundle could not be kept ({error}); make room, or "
                                         "wait for the other program, and try again") from error
-        finally:
-            draft.unlink(missing_ok=True)
         return _POINTER_TEXT.format(md5=md5, size=len(bundle), name=BUNDLE).encode()
 
-    def _keep(self, model: Path, expected: str, what: str) -> str:
-        """Put a file into the DVC remote, durably, and return the MD5 that names it there. Its bytes are checked on the way.
+    def _keep(self, body: bytes) -> str:
+        """Put a file into the DVC remote, durably, and return the MD5 that names it there.
 
-        expected: its SHA-256.
-        what: what the file is, for the message.
         'dvc add --to-remote' does the same, but reads and writes a file twice.
         """
         data = self.root.with_name(f"{self.root.name}-data")
         data.mkdir(exist_ok=True)
-        partial, md5, sha256 = data / ".partial", hashlib.md5(usedforsecurity=False), hashlib.sha256()
+        partial, name = data / ".partial", hashlib.md5(body, usedforsecurity=False).hexdigest()
         partial.unlink(missing_ok=True)                    # what a kill left
-        with model.open("rb") as source, partial.open("xb") as copy:
-            while block := source.read(_BLOCK_BYTES):
-                for hasher in (md5, sha256):
-                    hasher.update(block)
-                copy.write(block)
-            copy.flush()
-            os.fsync(copy.fileno())
-        if sha256.hexdigest() != expected:
-            partial.unlink()
-            raise TrustError(f"{model} is not the {what}: its SHA-256 is not {expected[:12]}…")
-        name = md5.hexdigest()
+        with partial.open("xb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
         place = data / "files" / "md5" / name[:2] / name[2:]
         place.parent.mkdir(parents=True, exist_ok=True)
         partial.chmod(0o444)

@@ -242,14 +242,10 @@ def _not_asked(coordinator: Coordinator, plan: Plan) -> list[SiteRow]:
 
 
 def _register(coordinator: Coordinator, commit: Commit, record: RoundRecord) -> None:
-    model = coordinator.folder / "spool" / f"{commit.model}.safetensors"
-    model.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     checkpoint = read_checkpoint(coordinator.store, commit, coordinator.key)
-    model.write_bytes(read_named(
-        coordinator.store, layout.model(commit.model), commit.model, f"model of round {commit.round}", by="commit",
-        max_bytes=checkpoint.model.size_bytes))
+    model = read_named(coordinator.store, layout.model(commit.model), commit.model, f"model of round {commit.round}",
+                       by="commit", max_bytes=checkpoint.model.size_bytes)
     _registry(coordinator.folder / "models").register(checkpoint, model, record.numbers)
-    model.unlink()
 
 
 @functools.lru_cache(maxsize=1)

@@ -39,9 +39,11 @@ class ObjectStore(Protocol):
     store and the key and says what to check.
     """
 
-    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
         """The whole object. Raises NotFoundError; TooLargeError, before any byte is read, if it is larger than
         `max_bytes`.
+        compare: a store that has a digest of its own holds the bytes against it. False: the caller knows their digest, and
+        compares them itself, so they need not be hashed twice.
         """
         ...
 

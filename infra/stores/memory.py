@@ -23,7 +23,7 @@ class MemoryStore:
     def __repr__(self) -> str:
         return "MemoryStore()"
 
-    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
         """See ObjectStore."""
         body = self._body(key)
         if max_bytes is not None and len(body) > max_bytes:

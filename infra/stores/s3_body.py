@@ -51,8 +51,9 @@ def info_of(key: str, answer: Any) -> ObjectInfo:
 class Whole:
     """One object on its way here. If it is cut off, it continues there; if it is damaged, it begins anew."""
 
-    def __init__(self, bucket: str, name: str, key: str, max_bytes: int | None):
-        self._bucket, self._name, self._key, self._max_bytes = bucket, name, key, max_bytes
+    def __init__(self, bucket: str, name: str, key: str, max_bytes: int | None, *, compare: bool):
+        """compare: whether it is held against the server's digest."""
+        self._bucket, self._name, self._key, self._max_bytes, self._compare = bucket, name, key, max_bytes, compare
         self._begin()
 
     def _begin(self) -> None:
@@ -67,6 +68,8 @@ class Whole:
             info = self._info or info_of(self._key, answer)
             if self._max_bytes is not None and info.size_bytes > self._max_bytes:
                 raise too_large(self._key, info.size_bytes, self._max_bytes)
+            if not self._compare:
+                info = ObjectInfo(self._key, info.size_bytes)
             self._info, self._etag = info, answer["ETag"]
             for piece in _pieces(answer, timeout_s, patience, self._key):
                 self._body.write(piece)

@@ -172,6 +172,15 @@ def test_a_cap_refuses_larger_objects_only(store: ObjectStore) -> None:
         store.get("ten", max_bytes=9)
 
 
+def test_who_compares_the_bytes_gets_the_same_ones_and_the_same_errors(store: ObjectStore) -> None:
+    store.put_once("ten", b"0123456789")
+    assert store.get("ten", compare=False) == b"0123456789"
+    with pytest.raises(StoreError, match="'ten' has 10 bytes, at most 9"):
+        store.get("ten", max_bytes=9, compare=False)
+    with pytest.raises(NotFoundError, match="missing"):
+        store.get("missing", compare=False)
+
+
 def test_what_is_missing_is_said_to_be_missing(store: ObjectStore) -> None:
     store.put_once("a/there", b"1")
     for key in ("a/missing", "nowhere/at/all", "a/there-not"):

@@ -39,9 +39,9 @@ class FaultyStore:
     def __repr__(self) -> str:
         return "FaultyStore()"
 
-    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
         """See ObjectStore."""
-        return self._harmed(key, self._store.get(key, max_bytes=max_bytes))
+        return self._harmed(key, self._store.get(key, max_bytes=max_bytes, compare=compare))
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See ObjectStore."""
@@ -116,9 +116,9 @@ class AskedAgain(FaultyStore):
     def __init__(self, store: ObjectStore, seed: int):
         super().__init__(store, seed, ("get in trouble", "get cut", "put in trouble"), rate=0.3)
 
-    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
         """See ObjectStore."""
-        return _until_it_answers(lambda: FaultyStore.get(self, key, max_bytes=max_bytes))
+        return _until_it_answers(lambda: FaultyStore.get(self, key, max_bytes=max_bytes, compare=compare))
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See ObjectStore."""

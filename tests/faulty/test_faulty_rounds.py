@@ -101,10 +101,10 @@ class Unreadable(MemoryStore):
         super().__init__()
         self._objects, self._prefix, self._error = dict(held), layout.site_prefix(site), error
 
-    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
         if key.startswith(self._prefix):
             raise self._error("not for you")
-        return super().get(key, max_bytes=max_bytes)
+        return super().get(key, max_bytes=max_bytes, compare=compare)
 
 
 @pytest.mark.parametrize("error", [StoreUnavailableError, StoreDeniedError, TooSlowError])

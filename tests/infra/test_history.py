@@ -211,9 +211,9 @@ class Asked(MemoryStore):
         self.asked.append(f"list {prefix}")
         return super().list(prefix)
 
-    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
         self.asked.append(key)
-        return super().get(key, max_bytes=max_bytes)
+        return super().get(key, max_bytes=max_bytes, compare=compare)
 
 
 def test_whoever_has_seen_a_round_committed_asks_for_the_next_and_lists_nothing(past: Past):

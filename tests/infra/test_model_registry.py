@@ -77,9 +77,9 @@ def state(root: Path) -> tuple[str, str, str]:
 def test_a_registered_model_comes_back_with_its_checkpoint_and_metrics(registry, tmp_path):
     for number in (2, 1):
         path = model(tmp_path, f"round {number}".encode())
-        tag = registry.register(checkpoint(path, number), path, METRICS | {"auc": number / 10})
+        tag = registry.register(checkpoint(path, number), path.read_bytes(), METRICS | {"auc": number / 10})
         assert tag == f"spring/round-0000{number}"
-    registry.register(checkpoint(path, 1, run="autumn"), path, METRICS)
+    registry.register(checkpoint(path, 1, run="autumn"), path.read_bytes(), METRICS)
     assert [(v.tag, v.checkpoint.round, v.metrics["auc"]) for v in registry.versions()] == [
         ("autumn/round-00001", 1, 0.75), ("spring/round-00001", 1, 0.1), ("spring/round-00002", 2, 0.2)]
     registry.fetch("spring/round-00002", tmp_path / "fetched")
@@ -88,35 +88,35 @@ def test_a_registered_model_comes_back_with_its_checkpoint_and_metrics(registry,
 
 def test_registering_again_changes_nothing(registry, tmp_path):
     path = model(tmp_path)
-    registry.register(checkpoint(path, 1), path, METRICS)
+    registry.register(checkpoint(path, 1), path.read_bytes(), METRICS)
     before = git(registry.root, "show-ref", "--head"), state(registry.root)
     with opened(registry.root) as another:
-        another.register(checkpoint(path, 1), path, {"auc": 0.1})
+        another.register(checkpoint(path, 1), path.read_bytes(), {"auc": 0.1})
     assert (git(registry.root, "show-ref", "--head"), state(registry.root)) == before
 
 
 def test_a_tag_is_never_moved_to_another_model(registry, tmp_path):
     path, other = model(tmp_path), model(tmp_path, b"other weights")
-    registry.register(checkpoint(path, 1), path, METRICS)
+    registry.register(checkpoint(path, 1), path.read_bytes(), METRICS)
     before = state(registry.root)
     with pytest.raises(ConflictError, match="spring/round-00001"):
-        registry.register(checkpoint(other, 1), other, METRICS)
+        registry.register(checkpoint(other, 1), other.read_bytes(), METRICS)
     assert state(registry.root) == before
 
 
-def test_a_file_that_is_not_the_checkpoints_model_leaves_no_trace(registry, tmp_path):
+def test_bytes_that_are_not_the_checkpoints_model_leave_no_trace(registry, tmp_path):
     path, other = model(tmp_path), model(tmp_path, b"other weights")
     before = state(registry.root)
     with pytest.raises(TrustError, match="SHA-256"):
-        registry.register(checkpoint(path, 1), other, METRICS)
+        registry.register(checkpoint(path, 1), other.read_bytes(), METRICS)
     with pytest.raises(ContractError, match="finite"):
-        registry.register(checkpoint(path, 1), path, {"auc": float("nan")})
+        registry.register(checkpoint(path, 1), path.read_bytes(), {"auc": float("nan")})
     assert state(registry.root) == before
 
 
 def test_what_was_altered_or_lost_is_not_handed_out(registry, tmp_path):
     path = model(tmp_path)
-    tag = registry.register(checkpoint(path, 1), path, METRICS)
+    tag = registry.register(checkpoint(path, 1), path.read_bytes(), METRICS)
     (stored,) = [file for file in (tmp_path / "models-data").rglob("*") if file.is_file()]
     stored.chmod(0o600)
     stored.write_bytes(b"evil")
@@ -140,7 +140,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
 
 def test_the_registry_can_be_moved_with_its_data(registry, tmp_path):
     path = model(tmp_path)
-    tag = registry.register(checkpoint(path, 1), path, METRICS)
+    tag = registry.register(checkpoint(path, 1), path.read_bytes(), METRICS)
     (tmp_path / "new").mkdir()
     shutil.move(tmp_path / "models", tmp_path / "new" / "models")
     shutil.move(tmp_path / "models-data", tmp_path / "new" / "models-data")
@@ -152,7 +152,7 @@ def test_the_registry_can_be_moved_with_its_data(registry, tmp_path):
 def test_what_a_person_pulled_into_the_registry_is_no_obstacle(registry, tmp_path):
     for number in (1, 2):
         path = model(tmp_path, f"round {number}".encode())
-        registry.register(checkpoint(path, number), path, METRICS)
+        registry.register(checkpoint(path, number), path.read_bytes(), METRICS)
         shutil.copy(path, registry.root / "model.safetensors")
         assert git(registry.root, "status", "--porcelain") == ""
         git(registry.root, "gc", "-q")             # packs the refs under our feet
@@ -172,7 +172,7 @@ def test_it_needs_no_git_identity_and_heeds_no_git_environment(tmp_path):
         from test_model_registry import METRICS, checkpoint, model, opened
         path = model(Path({str(tmp_path)!r}))
         with opened(Path("state/models")) as registry:
-            registry.register(checkpoint(path, 1), path, METRICS)
+            registry.register(checkpoint(path, 1), path.read_bytes(), METRICS)
         """)
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "CI": "true",
                    "GIT_CONFIG_GLOBAL": str(config), "GIT_DIR": str(outer / ".git"),
@@ -189,7 +189,7 @@ def test_it_needs_no_git_identity_and_heeds_no_git_environment(tmp_path):
 def test_dvc_and_gto_work_on_it(registry, tmp_path):
     for number in (1, 2):
         path = model(tmp_path, f"round {number}".encode())
-        registry.register(checkpoint(path, number), path, {"auc": number / 10})
+        registry.register(checkpoint(path, number), path.read_bytes(), {"auc": number / 10})
 
     def run(*words: str) -> str:
         return subprocess.run([str(BIN / words[0]), *words[1:]], cwd=registry.root, check=True, capture_output=True,
@@ -216,7 +216,7 @@ def test_locks_of_the_dead_are_removed_and_of_the_living_waited_for(registry, tm
     begun = time.monotonic()
     for lock in locks:
         lock.touch()
-    registry.register(checkpoint(path, 1), path, METRICS)
+    registry.register(checkpoint(path, 1), path.read_bytes(), METRICS)
     assert time.monotonic() - begun >= 0.25
     assert not any(lock.exists() for lock in locks)
     assert git(registry.root, "fsck", "--strict", "--no-dangling") == ""
@@ -224,11 +224,11 @@ def test_locks_of_the_dead_are_removed_and_of_the_living_waited_for(registry, tm
 
 def test_a_torn_pointer_and_a_lost_commit_are_made_good(registry, tmp_path):
     path = model(tmp_path)
-    registry.register(checkpoint(path, 1), path, METRICS)
+    registry.register(checkpoint(path, 1), path.read_bytes(), METRICS)
     whole = state(registry.root)
     git(registry.root, "tag", "-d", "spring/round-00001")               # killed before the tag
     (registry.root / "model.safetensors.dvc").write_text("outs:\n- md5: 0")    # and while the next one was written
-    registry.register(checkpoint(path, 1), path, METRICS)
+    registry.register(checkpoint(path, 1), path.read_bytes(), METRICS)
     assert state(registry.root) == whole
 
 
@@ -239,10 +239,10 @@ def test_another_program_in_the_registry_is_a_clear_error(registry, tmp_path):
     busy = zc.lockfile.LockFile(str(registry.root / ".dvc" / "tmp" / "lock"))
     try:
         with pytest.raises(StoreUnavailableError, match="register it again"):
-            registry.register(checkpoint(path, 1), path, METRICS)
+            registry.register(checkpoint(path, 1), path.read_bytes(), METRICS)
     finally:
         busy.close()
-    registry.register(checkpoint(path, 1), path, METRICS)
+    registry.register(checkpoint(path, 1), path.read_bytes(), METRICS)
 
 
 def forked(work, kill_at: int = 0) -> tuple[int, int]:
@@ -287,7 +287,7 @@ def test_kill_at_any_moment_then_register_again(tmp_path, monkeypatch):
 
     def register(root: Path, number: int) -> None:
         with opened(root) as registry:
-            registry.register(checkpoint(paths[number], number), paths[number], METRICS)
+            registry.register(checkpoint(paths[number], number), paths[number].read_bytes(), METRICS)
 
     calm, stormy = tmp_path / "calm" / "models", tmp_path / "stormy" / "models"
     ended = [forked(lambda number=number: register(calm, number)) for number in range(1, 13)]
@@ -310,20 +310,20 @@ def test_kill_at_any_moment_then_register_again(tmp_path, monkeypatch):
             assert (tmp_path / "fetched").read_bytes() == path.read_bytes()
 
 
-def test_a_model_of_40_mb_is_never_held_in_memory(tmp_path):
-    small, large = model(tmp_path, b"warm up"), model(tmp_path, os.urandom(1 << 20) * 40)
+def test_a_model_of_40_mb_is_held_once_by_whoever_registers_it(tmp_path):
+    small, body = model(tmp_path, b"warm up"), os.urandom(1 << 20) * 40
 
     def peak_mb() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    described = checkpoint(large, 2)
+    described = checkpoint(model(tmp_path, body), 2)
 
     def work() -> None:
         with opened(tmp_path / "models") as registry:
-            registry.register(checkpoint(small, 1), small, METRICS)
+            registry.register(checkpoint(small, 1), small.read_bytes(), METRICS)
             Path("/proc/self/clear_refs").write_text("5")        # forget the peak so far (Linux)
             before = peak_mb()
-            registry.register(described, large, METRICS)
+            registry.register(described, body, METRICS)
             registry.fetch("spring/round-00002", tmp_path / "fetched")
             grown = peak_mb() - before
             if grown > 20:

@@ -22,7 +22,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
     found = Stages(registry)
     for number in (1, 2, 3):
         path = model(folder, b"weights %d" % number)
-        tag = registry.register(checkpoint(path, number), path, METRICS)
+        tag = registry.register(checkpoint(path, number), path.read_bytes(), METRICS)
         for version, stage in ((f"v{number}.0.0", "candidate"), (f"v{number}.1.0", "production"))[:1 if number == 3 else 2]:
             found.add(tag, version, f"bundle {version}".encode(), b"decision", {"auc": number / 10})
             found.assign(version, stage, "for a test")
@@ -54,7 +54,7 @@ def test_a_version_keeps_its_bundle_and_its_decision_and_is_never_replaced(stage
 
 def test_a_round_that_comes_later_carries_no_bundle(stages: Stages, tmp_path):
     path = model(tmp_path, b"weights 4")
-    tag = stages._registry.register(checkpoint(path, 4), path, METRICS)
+    tag = stages._registry.register(checkpoint(path, 4), path.read_bytes(), METRICS)
     with pytest.raises(NotFoundError):
         stages._registry.read_bundle(tag)
 

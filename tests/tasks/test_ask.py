@@ -324,10 +324,10 @@ def test_a_question_that_nobody_agreed_on_is_caught(fresh: SmallFederation):
 class SitesView(MemoryStore):
     """What a site's own credential shows."""
 
-    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
         if key.startswith("sites/") and not key.startswith("sites/north/"):
             raise StoreDeniedError("this credential may not")
-        return super().get(key, max_bytes=max_bytes)
+        return super().get(key, max_bytes=max_bytes, compare=compare)
 
 
 def test_a_member_proves_of_a_finding_what_it_may_read_and_says_what_it_may_not(measuring: SmallFederation):

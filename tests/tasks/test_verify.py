@@ -243,10 +243,10 @@ def test_a_round_under_an_agreement_that_was_over_is_found(federation):
 class SitesView(MemoryStore):
     """What a site's own credential shows: the answers of others are denied."""
 
-    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
         if key.startswith("sites/") and not key.startswith("sites/north/"):
             raise StoreDeniedError("this credential may not")
-        return super().get(key, max_bytes=max_bytes)
+        return super().get(key, max_bytes=max_bytes, compare=compare)
 
 
 def test_a_member_proves_what_it_may_read_and_says_what_it_may_not(run: dict[str, bytes], key: str):

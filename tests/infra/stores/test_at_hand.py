@@ -11,10 +11,12 @@ class Counting(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.fetched: list[str] = []
+        self.compared: list[bool] = []
 
-    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
         self.fetched.append(key)
-        return super().get(key, max_bytes=max_bytes)
+        self.compared.append(compare)
+        return super().get(key, max_bytes=max_bytes, compare=compare)
 
 
 def test_what_this_process_put_or_got_is_not_fetched_again() -> None:
@@ -25,6 +27,16 @@ def test_what_this_process_put_or_got_is_not_fetched_again() -> None:
     for _ in range(2):
         assert (store.get("models/new"), store.get("models/old")) == (b"new", b"old")
     assert behind.fetched == ["models/old"]
+
+
+def test_what_is_kept_was_compared_also_if_its_first_reader_compares_it() -> None:
+    """The next one may not."""
+    behind = Counting()
+    store = AtHand(behind, "models/", 100)
+    for key in ("models/a", "runs/a"):
+        behind.put_once(key, b"a")
+        assert store.get(key, compare=False) == b"a"
+    assert behind.compared == [True, False]
 
 
 def test_what_another_one_put_first_is_what_comes_back() -> None:

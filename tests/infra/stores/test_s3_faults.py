@@ -11,7 +11,8 @@ from uuid import uuid4
 
 import pytest
 
-from fedround.errors import StoreError, StoreUnavailableError, TooSlowError
+from fedround.errors import StoreError, StoreUnavailableError, TooSlowError, TrustError
+from infra.history import read_named
 from infra.stores import Patience, S3Store, publish
 from infra.stores import base as base_of_stores
 from infra.stores import s3 as s3_store
@@ -64,6 +65,35 @@ def test_damage_again_and_again_is_one_of_our_errors(store: S3Store, proxy: Faul
     proxy.harm = {"GET": [harm] * 3}
     with pytest.raises(StoreUnavailableError, match=r"models/a|bucket"):
         store.get("models/a")
+
+
+@pytest.mark.parametrize("harm", DAMAGE)
+def test_what_a_signed_name_names_is_read_again_if_it_was_damaged(store: S3Store, proxy: FaultyProxy, harm: Harm) -> None:
+    named = hashlib.sha256(BODY).hexdigest()
+    store.put_once("models/a", BODY)
+    proxy.harm = {"GET": [harm]}
+    assert read_named(store, "models/a", named, "the model", max_bytes=None) == BODY
+
+
+def test_the_same_damage_each_time_blames_nobody_and_other_bytes_that_lie_there_do(
+        store: S3Store, proxy: FaultyProxy) -> None:
+    named = hashlib.sha256(BODY).hexdigest()
+    store.put_once("models/a", BODY)
+    store.put_once("models/b", b"other bytes")
+    proxy.harm = {"GET": [faults.flip] * 100}
+    with pytest.raises(StoreUnavailableError):
+        read_named(store, "models/a", named, "the model", max_bytes=None)
+    proxy.harm = {}
+    with pytest.raises(TrustError, match="the model: the stored bytes are not those"):
+        read_named(store, "models/b", named, "the model")
+
+
+def test_who_compares_the_bytes_is_not_preceded_by_the_store(store: S3Store, proxy: FaultyProxy) -> None:
+    store.put_once("models/a", BODY)
+    proxy.harm = {"GET": [faults.flip]}
+    assert store.get("models/a", compare=False) != BODY
+    proxy.harm = {"GET": [faults.cut, faults.cut]}
+    assert store.get("models/a", compare=False) == BODY
 
 
 @pytest.mark.parametrize("harm", [faults.shorten, faults.cut, faults.empty, faults.in_trouble])
