@@ -9,6 +9,7 @@ to 1e-8).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,13 +97,14 @@ def screen(norm_N: Floats) -> list[Verdict]:
     Promised: removing a row that was left out changes no other verdict, and a linked majority of honest rows is never left
     out. Not promised: that a row within the factor is honest.
     """
-    verdicts = [Verdict.NOT_FINITE if not np.isfinite(norm) else
-                Verdict.USED if norm == 0 or SHORTEST <= norm <= LONGEST else Verdict.NORM for norm in norm_N]
-    judged = sorted((n for n, verdict in enumerate(verdicts) if verdict is Verdict.USED and norm_N[n] > 0),
-                    key=lambda n: norm_N[n])
+    norms: list[float] = norm_N.tolist()
+    verdicts = [Verdict.NOT_FINITE if not math.isfinite(norm) else
+                Verdict.USED if norm == 0 or SHORTEST <= norm <= LONGEST else Verdict.NORM for norm in norms]
+    judged = sorted((n for n, verdict in enumerate(verdicts) if verdict is Verdict.USED and norms[n] > 0),
+                    key=norms.__getitem__)
     chains: list[list[int]] = []
     for n in judged:
-        if chains and norm_N[n] <= LINK * norm_N[chains[-1][-1]]:
+        if chains and norms[n] <= LINK * norms[chains[-1][-1]]:
             chains[-1].append(n)
         else:
             chains.append([n])

@@ -70,6 +70,8 @@ def filled(part: torch.Tensor, size: int) -> torch.Tensor:
     """A copy, with zeros after it."""
     import torch
 
+    if len(part) == size:
+        return part.clone()
     whole = torch.zeros(size, *part.shape[1:], dtype=part.dtype, device=part.device)
     whole[:len(part)] = part
     return whole

@@ -39,6 +39,8 @@ class Way:
 
     together: bool | None = None
     """Whether torch maps the model over rows; None: it was not tried yet."""
+    objective: Objective | None = None
+    """With the model, whose numbers are set anew each time; None: it was not built yet."""
 
 
 def scored_rows(recipe: Recipe, tensors: Tensors, examples: Examples,
@@ -59,13 +61,13 @@ def scored_rows(recipe: Recipe, tensors: Tensors, examples: Examples,
         return recipe.apart.scored(tensors, examples)
     import torch
 
-    model = unfilled(recipe).eval()
-    check_fits(recipe, model, tensors)
-    objective, weights, everything = recipe.objective(model), tensors_of(tensors), batch_of(examples)
+    way = way or Way()
+    objective = way.objective = way.objective or recipe.objective(unfilled(recipe).eval())
+    check_fits(recipe, objective.model, tensors)
+    weights, everything = tensors_of(tensors), batch_of(examples)
     there_N, parts, counts_N = torch.from_numpy(examples.counts_N.copy()), list[Scored](), examples.counts_N.copy()
     with torch.no_grad():
         together, one_by_one = partial(_of_all, objective, weights), partial(_of_one_after_another, objective, weights)
-        way = way or Way()
         if way.together is None:
             way.together = works_for(together, one_by_one, everything)
         if not way.together:
@@ -92,15 +94,12 @@ def _by_trees(recipe: Recipe, trees: Trees, tensors: Tensors, examples: Examples
 
 def _of_all(objective: Objective, weights: Mapping[str, torch.Tensor], batch: Batch) -> Outputs:
     """The model's output for each row, computed separately."""
-    from torch import vmap
+    from fedround.learning.mapped import mapped
 
-    from fedround.learning.mapped import Mapped
+    def of_one(row: Mapping[str, torch.Tensor]) -> Outputs:
+        return _first(objective.outputs(weights, {name: part[None] for name, part in row.items()}))
 
-    def of_one(row: Batch) -> Outputs:
-        return _first(objective.outputs(weights, row.at(None).inputs))
-
-    with Mapped():
-        outputs: Outputs = vmap(of_one, randomness="different")(batch)
+    outputs: Outputs = mapped(of_one, batch.inputs)
     return outputs
 
 

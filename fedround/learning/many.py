@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +20,6 @@ from fedround.learning.examples import Examples
 from fedround.learning.objective import Objective
 from fedround.learning.recipe import Recipe, unfilled
 from fedround.learning.tasks import Outputs, Scored, Task, scored_together
-
-if TYPE_CHECKING:
-    import torch
 
 MODELS, _ROWS = 16, 512
 """That are computed in one pass."""
@@ -71,22 +67,18 @@ class Judge:
         """The scores of every model; None: torch cannot map over this model's weights, or a row makes it raise an error."""
         import torch
 
-        from fedround.learning.mapped import Mapped
+        from fedround.learning.mapped import mapped
 
         objective, task = self._objective, self._recipe.task
         weights = {name: torch.from_numpy(part) for name, part in _stacked(models_MD, self._schema).items()}
         frozen, batch = tensors_of(self._frozen), batch_of(self._rows.at(self._rows.counts_N))
-
-        def outputs(some: dict[str, torch.Tensor], inputs: InTorch) -> Outputs:
-            return objective.outputs({**some, **frozen}, inputs)
 
         parts = []
         with torch.no_grad():
             try:
                 for start in range(0, batch.rows, _ROWS):
                     some = batch.at(slice(start, start + _ROWS))
-                    with Mapped():
-                        made = torch.vmap(outputs, in_dims=(0, None), randomness="different")(weights, some.inputs)
+                    made = mapped(lambda own, some=some: objective.outputs({**own, **frozen}, some.inputs), weights)
                     parts.append([_in_numpy(task.scored(one, some.targets)) for one in _each_model(made, len(models_MD))])
             except Exception as error:      # whatever torch or the model raises: the other way says whether it matters
                 if isinstance(error, MemoryError) or "can't allocate memory" in str(error):

@@ -7,16 +7,48 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import vmap
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 State = tuple[torch.Tensor, ...]
 Cell = Callable[[torch.Tensor, torch.Tensor, State], State]
 """From what an input brings, what the last state brings, and that state, to the next; first in it is what is told."""
+
+
+def mapped(function: Callable[..., Any], *stacks: Any) -> Any:
+    """What `function` says of each one of the stacks: `vmap`, within which torch's functions are computed so that it can map
+    them. stacks: tensors, or dictionaries and tuples of them.
+
+    vmap gets the tensors in a row, and the mode does not see what it does with them: either would take longer than a small
+    model's own functions.
+    """
+    def of_one(*parts: torch.Tensor) -> Any:
+        left = iter(parts)
+        with Mapped():
+            return function(*(_as(stack, left) for stack in stacks))
+
+    return vmap(of_one, randomness="different")(*_in_a_row(stacks))
+
+
+def _in_a_row(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [leaf for part in (value.values() if isinstance(value, dict) else value) for leaf in _in_a_row(part)]
+
+
+def _as(value: Any, left: Iterator[torch.Tensor]) -> Any:
+    """The next tensors, in the form of `value`."""
+    if isinstance(value, torch.Tensor):
+        return next(left)
+    if isinstance(value, dict):
+        return {name: _as(part, left) for name, part in value.items()}
+    made = [_as(part, left) for part in value]
+    return value._make(made) if hasattr(value, "_make") else tuple(made)
 
 
 class Mapped(TorchFunctionMode):

@@ -5,6 +5,7 @@ B rows.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -40,7 +41,14 @@ class Objective:
 
         alone, by_name = arguments(inputs)
         rows = len(next(iter(inputs.values())))
-        return self.task.outputs(functional_call(self.model, dict(weights), alone, by_name), rows)
+        return self.task.outputs(
+            functional_call(self.model, dict(weights), alone, by_name, tie_weights=self._ties), rows)
+
+    @functools.cached_property
+    def _ties(self) -> bool:
+        """Whether one tensor of the model has several names. Looking for these in each pass takes as long as a layer."""
+        return any(len([*named(remove_duplicate=False)]) > len([*named()])
+                   for named in (self.model.named_parameters, self.model.named_buffers))
 
     def losses_of(self, outputs: Outputs, batch: Batch) -> torch.Tensor:
         """Each row's loss, (B,), from what the model said. Raises ContractError if a recipe's own loss has another shape."""

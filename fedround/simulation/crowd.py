@@ -64,7 +64,9 @@ def mean_of_crowd(updates: Updates, weights: Mapping[str, float], coordinates: i
         own = slice(first, first + len(rows_ND))
         used, share = used_N[own], share_N1[own]
         left, share = (rows_ND, share) if used.all() else (rows_ND[used], share[used])
-        np.multiply(left, share, out=terms_BD[1:len(left) + 1])
+        added_BD = terms_BD[1:len(left) + 1]
+        added_BD[:] = left                      # first made float64, then multiplied: faster than both at once
+        added_BD *= share
         terms_BD[0] = np.add.reduce(terms_BD[:len(left) + 1])       # row after row, in their order
     return Mean(terms_BD[0].astype(np.float32), dict(zip(weights, verdicts, strict=True)))
 

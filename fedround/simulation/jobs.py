@@ -5,7 +5,7 @@ Legend: S sites, R the most rows that one of them has, B rows of a batch, padded
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -136,6 +136,13 @@ class Pool:
         """How many rows a site has."""
         self.first = dict(zip(self.count, np.cumsum([0, *self.count.values()]).tolist(), strict=False))
         """Where a site's rows begin."""
+        self._whole: tuple[list[str], tuple[Batch, torch.Tensor]] | None = None
+
+    def whole(self, sites: list[str], gather: Callable[[], tuple[Batch, torch.Tensor]]) -> tuple[Batch, torch.Tensor]:
+        """All rows of these sites, which `gather` brings together; the last ones are at hand, for the next round."""
+        if self._whole is None or self._whole[0] != sites:
+            self._whole = sites, gather()
+        return self._whole[1]
 
 
 class Batches:
@@ -144,7 +151,7 @@ class Batches:
     def __init__(self, jobs: Sequence[Job], pool: Pool, training: LocalTraining, draws: StackDraws):
         import torch
 
-        self._pool, self._draws = pool, draws
+        self._pool, self._draws, self._sites = pool, draws, [job.site for job in jobs]
         self._rows_S = np.array([pool.count[job.site] for job in jobs])
         self._rate_S = np.array([_rate(job, training, pool.count[job.site]) for job in jobs])
         self.expected_S = self._rate_S * self._rows_S
@@ -156,10 +163,11 @@ class Batches:
         """Rows, (S, B, ...), and 1 for every one that is there, (S, B)."""
         if self._always is not None:
             return self._always
-        batch = self._gather(self._draws.chosen(self._rate_S, self._rows_S))
-        if (self._rate_S >= 1).all():           # every row in every step
-            self._always = batch
-        return batch
+        chosen_SR = self._draws.chosen(self._rate_S, self._rows_S)
+        if (self._rate_S < 1).any():
+            return self._gather(chosen_SR)
+        self._always = self._pool.whole(self._sites, lambda: self._gather(chosen_SR))       # every row in every step
+        return self._always
 
     def _gather(self, chosen_SR: torch.Tensor) -> tuple[Batch, torch.Tensor]:
         import torch

@@ -27,7 +27,7 @@ from fedround.learning.recipe import Recipe
 from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Metrics, Scored, Task, scored_together
 from fedround.learning.threads import one_thread
-from fedround.privacy.spec import DpSgd, NoPrivacy, Privacy, TrainingMechanism
+from fedround.privacy.spec import DpSgd, NoPrivacy, PersonPrivacy, Privacy, TrainingMechanism
 from fedround.records import Evaluate, Question
 from fedround.rounds import site as rounds
 from fedround.rounds.campaign import mechanism_for
@@ -136,10 +136,13 @@ class Sites:
             asks = Evaluate(statistics=(self._recipe.task.statistic(terms.evaluation),) * terms.clusters)
             for site, told in self.answers(asks, number, asked, terms, base).items():
                 self.picked[site] = chosen(terms.clusters, self._recipe.task, told) or 0
-        return [Job(site, mechanism, rounds.first_row_of(mechanism, number, self.units[site]), self._last_step(number, site),
-                    rounds.shift_of(terms, served, self._kept.get(site, _NOTHING)), self.rest(site),
-                    self._persons(number, site), self.picked.get(site))
-                for site, mechanism in self.mechanisms(asked, terms).items()]
+        jobs = []
+        for site, mechanism in self.mechanisms(asked, terms).items():
+            kept = self._kept.get(site, _NOTHING)
+            jobs.append(Job(site, mechanism, rounds.first_row_of(mechanism, number, self.units[site]),
+                            self._last_step(number, site), rounds.shift_of(terms, served, kept),
+                            rounds.rest_at(self._begun, kept), self._persons(number, site), self.picked.get(site)))
+        return jobs
 
     def own(self, site: str, model: Tensors) -> Tensors:
         """The model at a site, whole; of several, the one that it chose last, or the first."""
@@ -229,6 +232,8 @@ class Sites:
                       own.column)
 
     def _persons(self, number: int, site: str) -> Persons | None:
+        if not isinstance(self._privacy, PersonPrivacy):
+            return None
         own = self.by_name[site]
         return rounds.persons_at(self._privacy, own.train, own.column, self._chance.of(number, site))
 

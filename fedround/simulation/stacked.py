@@ -105,16 +105,17 @@ class Stacked:
         shift_SD = _shifts(jobs, len(base_D))
         descent = None if shift_SD is None and _is_plain(training) else Descent(training, base_D.numpy(), shift_SD)
         done = [_steps(job, training) for job in jobs]
-        done_S = torch.tensor(done)
-        surplus_S = torch.zeros(len(jobs))
+        done_S, fewest = torch.tensor(done), min(done)
+        surplus_S, ones_S = torch.zeros(len(jobs)), torch.ones(len(jobs))
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(draws.seed())      # torch.manual_seed also looks for devices: 2 ms
             for step in range(max(done)):
-                active_S = (step < done_S).float()
                 parts, surplus = self._gradients(weights, jobs, batches.next(), draws)
-                surplus_S += surplus * active_S
+                active_S = ones_S if step < fewest else (step < done_S).float()
+                moved_S = share_S * active_S
+                if surplus is not None:
+                    surplus_S += surplus * active_S
                 if descent is None:
-                    moved_S = share_S * active_S
                     for name, part in parts.items():
                         weights[name].addcmul_(part, _wide(moved_S, part), value=-training.learning_rate)
                 else:
@@ -131,12 +132,11 @@ class Stacked:
         return Learnt(delta_SD.numpy(), [Done(steps, within if counted else None)
                                          for steps, within in zip(done, within_S.tolist(), strict=True)])
 
-    def _gradients(self, weights: Parts, jobs: Sequence[Job], batch: Rows, draws: StackDraws) -> tuple[Parts, torch.Tensor]:
+    def _gradients(self, weights: Parts, jobs: Sequence[Job], batch: Rows,
+                   draws: StackDraws) -> tuple[Parts, torch.Tensor | None]:
         """Every site's sum, noised; and where they are counted rows within the clip norm minus the others, noised, (S,)."""
-        import torch
-
         if not isinstance(jobs[0].mechanism, DpSgd):
-            return plain_sum(self._objective, weights, batch), torch.zeros(len(jobs))
+            return plain_sum(self._objective, weights, batch), None
         clip_norm = jobs[0].mechanism.clip_norm
         parts, within_S = clipped_sum(self._tape, weights, batch, clip_norm)
         noise = _by_name(draws.normal(len(jobs), self._size), self._schema)
@@ -144,7 +144,7 @@ class Stacked:
         for name, part in parts.items():
             part.addcmul_(noise[name], _wide(std_S, part))
         if jobs[0].mechanism.count_noise_std is None:
-            return parts, torch.zeros(len(jobs))
+            return parts, None
         surplus_S = 2 * within_S - batch[1].sum(1)
         return parts, surplus_S + draws.normal(len(jobs), 1)[:, 0] * 2 * _numbers(jobs, "count_noise_std")
 

@@ -63,15 +63,12 @@ def clipped_sum(tape: Tape, weights: Parts, rows: Rows, clip_norm: float) -> tup
 
 def over_sites(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` of one site, as one of stacks."""
-    from torch import vmap
-
-    from fedround.learning.mapped import Mapped
+    from fedround.learning.mapped import mapped
 
     def call(*stacks: Any) -> Any:
         sites = len(next(iter(stacks[0].values())) if isinstance(stacks[0], dict) else stacks[0])
         if sites > 1:
-            with Mapped():
-                return vmap(function, randomness="different")(*stacks)
+            return mapped(function, *stacks)
         return _each(function(*(_each(stack, _only) for stack in stacks)), lambda part: part[None])
 
     return call

@@ -10,9 +10,23 @@ import torch
 
 from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
-from fedround.learning.examples import Examples
+from fedround.learning.examples import INPUT, Examples
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.tasks import Classify
+
+
+def test_one_tensor_with_two_names_has_the_given_numbers_in_both_places(examples):
+    """Its second name is not among the tensors that travel."""
+    def build() -> torch.nn.Module:
+        model = torch.nn.Sequential(torch.nn.Linear(3, 3, bias=False), torch.nn.Tanh(), torch.nn.Linear(3, 3, bias=False),
+                                    torch.nn.Linear(3, 1, bias=False))
+        model[2].weight = model[0].weight
+        return model
+
+    recipe = Recipe("tied", "0" * 64, build, lambda rows: rows, Classify())
+    tensors = {"0.weight": np.eye(3, dtype=np.float32) * 2, "3.weight": np.ones((1, 3), np.float32)}
+    expected_N = (2 * np.tanh(2 * examples.inputs[INPUT])).sum(1)
+    assert scores(recipe, tensors, examples)["score"] == pytest.approx(1 / (1 + np.exp(-expected_N)), abs=1e-6)
 
 
 def test_scores_are_probabilities_one_for_each_row(recipe, examples):
