@@ -27,7 +27,7 @@ from fedround.privacy import ledger
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, GaussianUpdate
 from fedround.records import Reason
-from site_workers import outbox
+from site_workers import outbox, rows
 from site_workers.apart import opening
 from site_workers.apart.host import Host
 from tests.apart import LIMITS, NO_TORCH, ROWS, TRAINING, hosted, strict
@@ -226,6 +226,8 @@ def test_attack_a_recipe_that_says_another_number_of_rows_is_refused(tmp_path, m
     encoded = encoding.encode_in_subprocess
     monkeypatch.setattr(encoding, "encode_in_subprocess",
                         lambda paths, recipe, _, *more: encoded(paths, tmp_path / "fewer.py", digest, *more))
+    monkeypatch.setattr(rows, "_encoded", lambda paths, recipe, file, named, seconds: rows.Rows(
+        *encoding.encoded(paths, recipe, file, seconds), named))        # the same rows were encoded before, by an honest one
     assert federation.answer("north", planned, site) == "refusal"
     assert outbox.refusals(site.safe, frozenset({Reason.DATA})) == 1
     assert ledger.read(site.ledger).charges == ()
