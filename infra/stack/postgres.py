@@ -34,6 +34,7 @@ _SETTINGS = {
     "max_wal_senders": "0",
     "io_method": "sync",                   # no input/output workers: three processes less
     "autovacuum_max_workers": "1",
+    "max_files_per_process": "100",        # each of its processes keeps so many files of tables open: a thousand else
     "max_parallel_workers": "0",
     "jit": "off",
 }

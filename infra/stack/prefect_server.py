@@ -29,7 +29,7 @@ _SETTINGS = {
     # of the database, its description of the types, every statement prepared anew: three quarters of the database's work.
     "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "20",
     "PREFECT_SERVER_DATABASE_SQLALCHEMY_MAX_OVERFLOW": "10",
-    "PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_PREPARED_STATEMENT_CACHE_SIZE": "500",
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_PREPARED_STATEMENT_CACHE_SIZE": "150",
     # One process with a handful of threads: no heap per thread, no threads for maths.
     "MALLOC_ARENA_MAX": "1",
     "OMP_NUM_THREADS": "1",
