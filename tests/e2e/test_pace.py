@@ -20,6 +20,7 @@ from infra.history import last_round, read_commit
 from infra.settings import load_federation
 from tests.e2e.conftest import HOLDING, Federation, wait
 from tests.e2e.founding import with_members
+from tests.e2e.test_faults import is_running
 from tests.small_federation import NAMES
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -125,6 +126,7 @@ def test_a_slow_site_is_killed_with_its_ticket_and_started_again_is_charged_once
     with paced.held(paced.machine.site(SLOW)):
         until(paced, run, 1)
         wait(lambda: trained(paced, run, SLOW), "the charge, which comes before the work")
+        wait(lambda: is_running(paced, run, SLOW), "the run of work that takes longer than a moment: it is taken over")
         paced.restart_site(SLOW)
         until(paced, run, 2)
     answered(paced, run, SLOW)
