@@ -61,7 +61,7 @@ class Descent:
         if self._shift_D is not None:
             gradient_B = gradient_B + self._shift_D[block]
         if self._moved is None:
-            plain_B: Float32 | Float64 = 0.0 + gradient_B                   # as a momentum of zero makes it: -0 becomes 0
+            plain_B: Float32 | Float64 = 0.0 + gradient_B         # as a momentum of zero makes it: -0 becomes 0
             return plain_B
         if self._squared is None:
             moved_B: Float64 = training.momentum * self._moved[block] + gradient_B

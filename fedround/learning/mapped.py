@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,14 +38,14 @@ def mapped(function: Callable[..., Any], *stacks: Any) -> Any:
 def _in_a_row(value: Any) -> list[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         return [value]
-    return [leaf for part in (value.values() if isinstance(value, dict) else value) for leaf in _in_a_row(part)]
+    return [leaf for part in (value.values() if isinstance(value, Mapping) else value) for leaf in _in_a_row(part)]
 
 
 def _as(value: Any, left: Iterator[torch.Tensor]) -> Any:
     """The next tensors, in the form of `value`."""
     if isinstance(value, torch.Tensor):
         return next(left)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {name: _as(part, left) for name, part in value.items()}
     made = [_as(part, left) for part in value]
     return value._make(made) if hasattr(value, "_make") else tuple(made)
