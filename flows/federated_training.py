@@ -54,15 +54,16 @@ async def federated_training(request: TrainingRequest) -> int:
 
 async def _round(request: NextRoundRequest, number: int, *, inside: bool) -> None:
     """inside: as a task run of the campaign, as it is at each site; else in a flow run of its own."""
-    if inside:
-        with one_step(f"round {number}"):
-            await federated_round.fn(request)
-        return
     try:
-        await federated_round(request)
-    except ObjectNotFound:      # the campaign's own run is asked about nothing here
-        raise SetupError(f"somebody has deleted the flow run of round {number}, so the campaign ends here; what is committed "
-                         "stays: start the campaign again, and it does what is left") from None
+        if inside:
+            with one_step(f"round {number}"):
+                await federated_round.fn(request)
+        else:
+            await federated_round(request)
+    except ObjectNotFound:
+        raise SetupError(f"somebody has deleted the flow run of round {number}, or a deployment that it needs ('fedround "
+                         "deploy' makes these again). So the campaign ends here; what is committed stays: start it again, "
+                         "and it does what is left") from None
     except httpx.HTTPError as error:    # what Prefect's own client has asked for again and again meanwhile
         why = problem(current_coordinator().settings.api_url, error, "look at its log")
         raise SetupError(f"{why}. So the campaign ends in round {number}; what is committed stays: start it again, and "

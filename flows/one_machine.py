@@ -18,7 +18,7 @@ import httpx
 
 from fedround.errors import SetupError
 from flows.service import enter, register
-from infra.api_problems import problem
+from infra.api_problems import is_login_refused, problem
 from infra.settings import CoordinatorSettings, DataSettings, S3Settings
 from infra.stack import LocalStack, StackInfo
 from infra.stack.processes import recorded, start_recorded, stop_recorded
@@ -133,6 +133,7 @@ class OneMachine:
 async def _wait_until_serving(machine: OneMachine, coordinator: Coordinator, names: list[str],
                               progress: Callable[[str], None]) -> None:
     from prefect import get_client
+    from prefect.exceptions import ObjectNotFound
 
     waiting, trouble = {*names, coordinator.federation.pool}, ""
     total, end, started = len(waiting), time.monotonic() + READY_S, recorded(machine.home).keys()
@@ -144,8 +145,13 @@ async def _wait_until_serving(machine: OneMachine, coordinator: Coordinator, nam
                     if _serves(await client.read_workers_for_work_pool(pool), since - 30):
                         waiting.discard(pool)
                 trouble = ""
+            except ObjectNotFound:                  # a pool that was deleted: its worker makes it again
+                trouble = ""
             except httpx.HTTPError as error:        # a database that has just begun again, say: asked again until the end
-                trouble = f"; {problem(coordinator.settings.api_url, error, 'look at its log')}"
+                why = problem(coordinator.settings.api_url, error, "look at its log")
+                if is_login_refused(error):
+                    raise SetupError(why) from None
+                trouble = f"; {why}"
             progress(f"{total - len(waiting)} of {total} processes are ready")
             if started - recorded(machine.home).keys():
                 raise SetupError(f"a process ended while it started; its last words are in {machine.home / 'logs'} and "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -11,12 +13,8 @@ from prefect.exceptions import ObjectNotFound
 from fedround.errors import SetupError
 from flows import federated_training as flow
 from tasks.plan import NextRoundRequest
+from tests.prefect_answers import answered
 from tests.small_federation import SmallFederation
-
-
-def answered(status: int) -> httpx.HTTPStatusError:
-    answer = httpx.Response(status, request=httpx.Request("POST", "http://127.0.0.1:9/api/x"))
-    return httpx.HTTPStatusError(str(status), request=answer.request, response=answer)
 
 
 @pytest.mark.parametrize(("error", "says"), [
@@ -27,7 +25,14 @@ def test_it_is_a_sentence(federation: SmallFederation, monkeypatch: pytest.Monke
     async def fails(request: NextRoundRequest) -> int:
         raise error
 
+    @contextmanager
+    def step(name: str) -> Iterator[None]:
+        yield
+
+    fails.fn = fails
     monkeypatch.setattr(flow, "federated_round", fails)
+    monkeypatch.setattr(flow, "one_step", step)
     monkeypatch.setattr(flow, "current_coordinator", lambda: federation.coordinator)
-    with pytest.raises(SetupError, match=f"{says}.* it does what is left"):
-        asyncio.run(flow._round(NextRoundRequest(run="spring"), 3, inside=False))
+    for inside in (False, True):
+        with pytest.raises(SetupError, match=f"{says}.* it does what is left"):
+            asyncio.run(flow._round(NextRoundRequest(run="spring"), 3, inside=inside))

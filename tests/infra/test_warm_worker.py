@@ -23,6 +23,7 @@ from prefect.workers.base import BaseWorker
 
 from infra import warm_worker
 from site_workers.worker import SiteWorker
+from tests.prefect_answers import Open, answered
 
 NOW = datetime.now(UTC)
 
@@ -111,11 +112,6 @@ async def test_who_is_busy_asks_when_it_is_done():
     assert worker._heard_while_busy
 
 
-def answered(status: int) -> httpx.HTTPStatusError:
-    answer = httpx.Response(status, request=httpx.Request("POST", "http://127.0.0.1:9/api/x"))
-    return httpx.HTTPStatusError(str(status), request=answer.request, response=answer)
-
-
 NOTHING_TO_END_FOR = [
     httpx.ConnectError("away"), ObjectNotFound(RuntimeError("404")), ValueError("no JSON"), KeyError("id"),
     *(answered(status) for status in (400, 403, 404, 405, 407, 409, 422, 429, 500, 502, 503, 504))]
@@ -188,13 +184,7 @@ async def test_attack_events_that_are_none_make_nobody_deaf(monkeypatch: pytest.
     events = [Event(event="prefect.flow-run.Scheduled", occurred=NOW, resource={"prefect.resource.id": resource})
               for resource in ("nothing", about, f"{about}7", f"{about}{server.run.id}")]
 
-    class Stream:
-        async def __aenter__(self) -> Stream:
-            return self
-
-        async def __aexit__(self, *_: object) -> None:
-            pass
-
+    class Stream(Open):
         async def __aiter__(self) -> AsyncIterator[Event]:
             for event in events:
                 yield event

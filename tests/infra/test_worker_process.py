@@ -11,7 +11,7 @@ import pytest
 
 from fedround.errors import SetupError
 from infra import worker_process
-from tests.infra.test_warm_worker import answered
+from tests.prefect_answers import Open, answered
 
 
 class Gone:
@@ -21,14 +21,8 @@ class Gone:
         raise ExceptionGroup("of a loop", [ExceptionGroup("of a request", [answered(401)])])
 
 
-class Api:
+class Api(Open):
     """An API that serves."""
-
-    async def __aenter__(self) -> Api:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
 
     async def read_work_pools(self, limit: int) -> list[object]:
         return []
