@@ -74,7 +74,7 @@ class Scored:
 def check_numbers(scored: Scored) -> None:
     """Raises DivergedError if a number is not finite."""
     if lacking := int((~scored.has_numbers).sum()):
-        raise DivergedError(f"the model says no finite number for {lacking} of {how_many(len(scored), 'row')}: it has "
+        raise DivergedError(f"the model says no finite number for {lacking:,} of {how_many(len(scored), 'row')}: it has "
                             "diverged; a smaller learning rate, or a smaller clip norm, keeps it from that")
 
 
