@@ -191,9 +191,10 @@ class Rounds:
         from tasks.aggregate import aggregate as aggregate_round
         from tasks.collect import collect
         from tasks.evaluate import evaluate
-        from tasks.plan import NextRoundRequest, plan_round
+        from tasks.plan import plan_round
         from tasks.publish import publish
         from tasks.report import report
+        from tasks.requests import NextRoundRequest
 
         coordinator, parts = self._coordinator, Parts()
         planned = plan_round(coordinator, NextRoundRequest(run=RUN))

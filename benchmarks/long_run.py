@@ -23,7 +23,8 @@ from infra.stack.ports import choose
 from infra.stack.seaweedfs import PORTS, SeaweedFS, endpoint
 from infra.stores import S3Store
 from tasks.catch_up import catch_up
-from tasks.plan import NextRoundRequest, plan_round
+from tasks.plan import plan_round
+from tasks.requests import NextRoundRequest
 from tests import small_federation
 
 RUN = "long"

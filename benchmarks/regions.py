@@ -194,7 +194,7 @@ class Members:
         from fedround.secure_sums.keys import offer
         from infra.epochs import read_offered
         from tasks.ask import conclude
-        from tasks.plan import NextRoundRequest
+        from tasks.requests import NextRoundRequest
         from tasks.setting_up import next_question
 
         coordinator = self.coordinator
@@ -218,7 +218,8 @@ class Members:
         from fedround.rounds import summed
         from fedround.rounds.offer import offer
         from fedround.secure_sums.masking import mask
-        from tasks.plan import NextRoundRequest, plan_round
+        from tasks.plan import plan_round
+        from tasks.requests import NextRoundRequest
 
         coordinator, generator = self.coordinator, np.random.default_rng(0)
         planned = plan_round(coordinator, NextRoundRequest(run=RUN))
@@ -244,7 +245,8 @@ class Members:
         from fedround import codec
         from fedround.secure_sums.revealing import reveal
         from tasks import epochs
-        from tasks.plan import NextRoundRequest, Planned, plan_round
+        from tasks.plan import Planned, plan_round
+        from tasks.requests import NextRoundRequest
 
         coordinator = self.coordinator
         planned = plan_round(coordinator, NextRoundRequest(run=RUN))
@@ -299,8 +301,9 @@ def coordinate(folder: Path, check: int) -> None:
     from tasks.aggregate import aggregate
     from tasks.coordinator import open_coordinator
     from tasks.gather import gather
-    from tasks.plan import NextRoundRequest, plan_round
+    from tasks.plan import plan_round
     from tasks.publish import publish
+    from tasks.requests import NextRoundRequest
     from tasks.unmask import plan_countersign, plan_reveal, unmask_sum
 
     coordinator, traffic = open_coordinator(folder), Traffic()

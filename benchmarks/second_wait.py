@@ -124,8 +124,9 @@ def coordinate(folder: Path, children: dict[str, Any], weed: psutil.Process, rou
     from tasks.ask import conclude
     from tasks.collect import collect, have_answered
     from tasks.coordinator import open_coordinator
-    from tasks.plan import NextRoundRequest, plan_round
+    from tasks.plan import plan_round
     from tasks.publish import publish
+    from tasks.requests import NextRoundRequest
     from tasks.setting_up import next_question
     from tasks.unmask import plan_reveal, suffices, unmask_sum
 

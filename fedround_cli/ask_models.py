@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedround_cli.ask_shown import show_answers, show_expected
+from fedround_cli.asked import found_or_asked, request_of
 
 if TYPE_CHECKING:
     from fedround.analytics.estimates import Table
@@ -32,8 +33,6 @@ class Regression:
 
     def request(self, statistic: Statistic) -> MeasurementRequest:
         """One step."""
-        from fedround_cli.ask import request_of
-
         return request_of(self.run, self.quorum, self.deadline_s, (statistic,), self.asker)
 
 
@@ -46,7 +45,6 @@ def ask_model(coordinator: Coordinator, asked: Regression, page: Path | None, *,
     sums.
     """
     from fedround.analytics.newton import fit
-    from fedround_cli.ask import found_or_asked
 
     findings: list[Finding] = []
 

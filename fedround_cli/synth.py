@@ -9,8 +9,8 @@ import typer
 
 from fedround.errors import ContractError
 from fedround.spoken import how_many
-from fedround_cli.ask import found_or_asked, request_of
 from fedround_cli.ask_shown import say_cost
+from fedround_cli.asked import found_or_asked, request_of
 from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
 from fedround_cli.output import AsJson, Deadline, command, out, print_json
 

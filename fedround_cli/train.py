@@ -92,8 +92,8 @@ def chosen(epsilon: float | None, rule: str | None) -> dict[str, Any]:
 def _carry_out(folder: CoordinatorFolder, flow: str, request: dict[str, Any], as_json: bool) -> None:
     from fedround_cli.campaign import show_campaign
     from flows.service import enter
-    from tasks.plan import NextRoundRequest, TrainingRequest
     from tasks.report import records
+    from tasks.requests import NextRoundRequest, TrainingRequest
 
     coordinator = enter(folder)
     checked(TrainingRequest if "rounds" in request else NextRoundRequest, request)

@@ -12,10 +12,10 @@ from fedround.records import Finding
 from fedround.spoken import how_many
 from tasks.coordinator import Coordinator
 from tasks.invite import Invitation
-from tasks.plan import TrainingRequest
 from tasks.report import records
 from tasks.reporting import RoundRecord, render_finding, render_markdown
 from tasks.reporting.drift import in_a_sentence, render_drift
+from tasks.requests import TrainingRequest
 
 _BAR = 20
 

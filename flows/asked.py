@@ -24,7 +24,8 @@ from tasks.collect import Collected, have_answered, take_late
 from tasks.coordinator import Coordinator
 from tasks.idleness import Idleness
 from tasks.invite import Invitation, invite_again
-from tasks.plan import Planned, RoundRequest
+from tasks.plan import Planned
+from tasks.requests import RoundRequest
 from tasks.setting_up import check_in_a_row, next_question
 from tasks.unmask import give_up, is_signed, suffices, why_lost, why_not_added
 

@@ -54,9 +54,9 @@ from tasks.ask import MeasurementRequest
 from tasks.coordinator import FOLDER_VARIABLE
 from tasks.drift import DriftRequest
 from tasks.joins import JoinRequest
-from tasks.plan import NextRoundRequest, TrainingRequest
 from tasks.progress import read_progress
 from tasks.promote import PromotionRequest
+from tasks.requests import NextRoundRequest, TrainingRequest
 
 FLOWS: dict[str, tuple[Flow[Any, Any], type[BaseModel]]] = {flow.name: (flow, request) for flow, request in (
     (federated_training, TrainingRequest), (federated_round, NextRoundRequest), (federated_measurement, MeasurementRequest),

@@ -10,8 +10,8 @@ from flows.watch import Watch
 from tasks.ask import MeasurementRequest
 from tasks.coordinator import Coordinator
 from tasks.drift import due, judgements
-from tasks.plan import RoundRequest
 from tasks.reporting.drift import in_a_sentence
+from tasks.requests import RoundRequest
 
 ALARM = "fedround.drift.alarm"
 

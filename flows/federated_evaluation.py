@@ -11,8 +11,8 @@ from tasks.afterwards import afterwards
 from tasks.catch_up import catch_up
 from tasks.collect import read_again
 from tasks.coordinator import current_coordinator
-from tasks.plan import RoundRequest
 from tasks.report import record_evaluation
+from tasks.requests import RoundRequest
 
 
 @flow(name="federated-evaluation", flow_run_name="{request.run}: evaluation at the sites", persist_result=False)

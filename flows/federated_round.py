@@ -20,7 +20,7 @@ from tasks.catch_up import catch_up
 from tasks.coordinator import current_coordinator
 from tasks.exports import export_apart
 from tasks.partition import settled
-from tasks.plan import NextRoundRequest
+from tasks.requests import NextRoundRequest
 from tasks.rotation import by_majority
 
 

@@ -26,7 +26,7 @@ from tasks.coordinator import current_coordinator
 from tasks.ending import ends_here
 from tasks.invite import begin_campaign, end_campaign
 from tasks.partition import with_its_run
-from tasks.plan import NextRoundRequest, RoundRequest, TrainingRequest
+from tasks.requests import NextRoundRequest, RoundRequest, TrainingRequest
 
 
 @flow(name="federated-training", flow_run_name="{request.run}: {request.rounds} rounds", persist_result=False)

@@ -41,8 +41,8 @@ from fedround.signing import Identity, seal
 from fedround.values import CheckId, parse
 from flows.rehearsed_keys import Others, set_up
 from flows.rehearsed_keys import made_up as made_up_members
+from infra.documents import read_named
 from infra.federation_log import read_log, signed_length
-from infra.history import read_named
 from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings
 from infra.stores import open_store
 from site_workers import audit, outbox, reading
@@ -54,7 +54,8 @@ from tasks.begin import head_of
 from tasks.coordinator import Coordinator
 from tasks.evaluate import score_statistic
 from tasks.partition import partition_asked, partition_of, settled
-from tasks.plan import NextRoundRequest, Planned, asked_to_train, compose, publish_plan
+from tasks.plan import Planned, asked_to_train, compose, publish_plan
+from tasks.requests import NextRoundRequest
 
 _STORE, _START = DirectorySettings(path="../store"), "start.safetensors"
 

@@ -16,14 +16,16 @@ from fedround.secure_sums.dealing import deal
 from fedround.secure_sums.keys import Roster, offer
 from fedround.sightings import sign_sighting
 from fedround.signing import Identity, digest, seal
+from infra.documents import read_document
 from infra.epochs import read_offered
-from infra.history import Committed, read_document
+from infra.history import Committed
 from site_workers import round as site_round
 from site_workers.site import Site
 from tasks.ask import conclude
 from tasks.collect import Collected, take_late
 from tasks.coordinator import Coordinator
-from tasks.plan import Planned, RoundRequest, compose, publish_plan
+from tasks.plan import Planned, compose, publish_plan
+from tasks.requests import RoundRequest
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from flows.federated_training import federated_training
 from flows.forms import grouped
 from infra import deploying
 from infra.deploying import Change
-from tasks.plan import NextRoundRequest, TrainingRequest
+from tasks.requests import NextRoundRequest, TrainingRequest
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from fedround.sightings import is_sighting
 from fedround.signing import digest, unseal
 from fedround.spoken import how_many
 from fedround.values import Digest, Purpose
-from infra.history import read_named, read_plan_at
+from infra.documents import read_named
+from infra.history import read_plan_at
 from infra.stores import ObjectStore
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from fedround.federation_log import LogEntry, Logged, Rotation, changes, check_c
 from fedround.records import LogHead
 from fedround.signing import Identity, digest, envelope, seal, unseal
 from fedround.values import Signature
-from infra.history import is_ours, newest, read_document, read_federation
+from infra.documents import is_ours, newest, read_document, read_federation
 from infra.stores import ObjectStore, publish, put_first
 
 

@@ -26,9 +26,7 @@ from pathlib import Path
 from types import FrameType
 
 from fedround.errors import SetupError
-
-MARK = "FEDROUND_WATCHED"
-"""The variable that marks what a command has started."""
+from infra.mark import MARK
 
 _KEEP = b"k"
 _LOCK = ".ending"

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from fedround import layout
 from fedround.values import MAX_NUMBER, Name, Purpose, Value
-from infra.history import NOT_OURS, last_round_of, read_plan_at
+from infra.documents import NOT_OURS
+from infra.history import last_round_of, read_plan_at
 from site_workers.round import SiteRequest
 from site_workers.site import Site
 

@@ -28,7 +28,8 @@ from fedround.privacy.noise import stream
 from fedround.records import Checkpoint, Commit
 from fedround.rounds.site import PERSONAL, PRIVATE
 from fedround.signing import digest
-from infra.history import read_checkpoint, read_tensors
+from infra.documents import read_tensors
+from infra.history import read_checkpoint
 from site_workers import history, inputs, kept, seen
 from site_workers.rows import Rows, read_site_rows
 from site_workers.site import Site

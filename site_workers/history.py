@@ -12,8 +12,9 @@ from fedround.federation import Federation
 from fedround.federation_log import Logged
 from fedround.records import Commit, Plan, Train
 from fedround.signing import digest
+from infra.documents import NOT_OURS
 from infra.federation_log import read_up_to
-from infra.history import NOT_OURS, Committed, last_round, read_commit, read_finding, read_plan_at
+from infra.history import Committed, last_round, read_commit, read_finding, read_plan_at
 from site_workers import outbox
 from site_workers.seen import Seen, SeenCommit
 from site_workers.site import Site

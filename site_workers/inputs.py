@@ -14,7 +14,7 @@ from fedround.learning.spec import Parts
 from fedround.records import Plan, Train
 from fedround.rounds.site import Inputs
 from fedround.signing import digest
-from infra.history import read_named, read_tensors
+from infra.documents import read_named, read_tensors
 from site_workers import kept
 from site_workers.authorise import Order
 from site_workers.foreign.host import trainer

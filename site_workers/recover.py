@@ -27,9 +27,10 @@ from fedround.sightings import answers_to
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
 from fedround.spoken import how_many
 from fedround.values import Digest, Purpose, parse
+from infra.documents import NOT_OURS
 from infra.epochs import concluded
 from infra.federation_log import signed_length
-from infra.history import NOT_OURS, InTurn, in_turn, read_plan_at
+from infra.history import InTurn, in_turn, read_plan_at
 from site_workers import audit, charging, exchange, once, outbox, rollback
 from site_workers.rollback import Sent
 from site_workers.rows import rows_of

@@ -16,8 +16,8 @@ from fedround.privacy import ledger
 from fedround.records import ANSWERS, Commit, Reason, Refusal, SiteAnswer
 from fedround.signing import MAX_DOCUMENT_BYTES, envelope, unseal
 from fedround.spoken import typed
+from infra.documents import NOT_OURS
 from infra.federation_log import read_log, signed_length
-from infra.history import NOT_OURS
 from site_workers import audit, outbox
 from site_workers.authorise import Order, refuse
 from site_workers.site import Site

@@ -21,7 +21,8 @@ from fedround.learning.persons import ids_of
 from fedround.records import Join
 from fedround.spoken import how_many
 from fedround.vertical import learners
-from infra.history import NOT_OURS, findings, read_federation, read_finding, read_plan
+from infra.documents import NOT_OURS, read_federation
+from infra.history import findings, read_finding, read_plan
 from site_workers.exchange import Exchange, kept_of, read_exchange, uses, want
 from site_workers.grants import Grant
 from site_workers.joining import floats, said_of

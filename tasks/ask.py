@@ -18,15 +18,17 @@ from fedround.signing import seal
 from fedround.statistics import Release, Statistic, total
 from fedround.statistics.partitions import Partition
 from fedround.values import Name
-from infra.history import NOT_OURS, Committed, findings, read_commit, read_finding, read_plan_at
+from infra.documents import NOT_OURS
+from infra.history import Committed, findings, read_commit, read_finding, read_plan_at
 from infra.stores import put_first
 from tasks.begin import head_of
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.evaluate import score_statistic
 from tasks.partition import partition_of
-from tasks.plan import Planned, RoundRequest, asked_with, bare, compose, publish_plan, whom_to_ask
+from tasks.plan import Planned, asked_with, bare, compose, publish_plan, whom_to_ask
 from tasks.quorum import check_quorum
+from tasks.requests import RoundRequest
 from tasks.setting_up import hand_on
 
 

@@ -25,7 +25,8 @@ from fedround.privacy.spec import NoPrivacy
 from fedround.promotion import Evidence, Performance
 from fedround.records import Checkpoint, Commit
 from fedround.values import Value, parse
-from infra.history import read_checkpoint, read_commit, read_rest, read_tensors
+from infra.documents import read_tensors
+from infra.history import read_checkpoint, read_commit, read_rest
 from infra.settings import load_toml
 from tasks.certificate import Certificate, certified
 from tasks.compare_groups import compared

@@ -7,15 +7,8 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from fedround.records import Plan
-from infra.history import (
-    Committed,
-    findings,
-    read_commit,
-    read_federation,
-    read_finding,
-    read_plan,
-    read_plan_at,
-)
+from infra.documents import read_federation
+from infra.history import Committed, findings, read_commit, read_finding, read_plan, read_plan_at
 from tasks import compare_groups, contribution, spool
 from tasks.afterwards import afterwards
 from tasks.collect import as_committed, read_again

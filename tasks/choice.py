@@ -6,15 +6,11 @@ The run's checkpoints name the choice, each plan names it, and sites and `verify
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fedround.choices import Choice
 from fedround.errors import ContractError
 from infra.history import read_checkpoint, read_commit
 from tasks.coordinator import Coordinator
-
-if TYPE_CHECKING:
-    from tasks.plan import NextRoundRequest
+from tasks.requests import NextRoundRequest
 
 
 def choice_of_run(coordinator: Coordinator, run: str) -> Choice | None:

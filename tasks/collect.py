@@ -30,8 +30,8 @@ from fedround.records import (
 )
 from fedround.rounds.summed import Read
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
+from infra.documents import NOT_OURS
 from infra.federation_log import read_log
-from infra.history import NOT_OURS
 from infra.stores import Metered, Patience, Traffic, judged
 from tasks import ledgers
 from tasks.coordinator import Coordinator

@@ -9,7 +9,8 @@ import numpy as np
 from fedround.fairness_of_groups import GroupFairness, SiteFairness
 from fedround.records import Commit, Finding, Plan
 from fedround.statistics import Groups, Release
-from infra.history import NOT_OURS, findings, read_commit, read_federation, read_finding, read_plan
+from infra.documents import NOT_OURS, read_federation
+from infra.history import findings, read_commit, read_finding, read_plan
 from tasks import evidence
 from tasks.ask import MeasurementRequest
 from tasks.coordinator import Coordinator

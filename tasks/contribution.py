@@ -23,7 +23,8 @@ from fedround.learning.recipe import Recipe
 from fedround.learning.threads import one_thread
 from fedround.records import Plan
 from fedround.signing import seal, unseal
-from infra.history import Committed, read_commit, read_document, read_federation, read_plan, read_rest
+from infra.documents import read_document, read_federation
+from infra.history import Committed, read_commit, read_plan, read_rest
 from infra.stores import ObjectStore, put_first
 from tasks import evidence
 from tasks.aggregate import Aggregated

@@ -12,7 +12,8 @@ from fedround import layout
 from fedround.records import Countersign, Plan, Refusal, Reveal, SiteAnswer
 from fedround.spoken import one_line
 from fedround.values import Purpose
-from infra.history import NOT_OURS, last_round, read_commit, read_plan_at
+from infra.documents import NOT_OURS
+from infra.history import last_round, read_commit, read_plan_at
 from tasks import partial_sums
 from tasks.coordinator import Coordinator
 from tasks.documents import said_by

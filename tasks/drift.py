@@ -29,7 +29,8 @@ from tasks.ask import MeasurementRequest, totals_of
 from tasks.collect import read_again
 from tasks.coordinator import Coordinator
 from tasks.partition import partition_of
-from tasks.plan import Planned, RoundRequest
+from tasks.plan import Planned
+from tasks.requests import RoundRequest
 from validation.drift import check_same, distances
 
 _ALL = "all-together"

@@ -16,16 +16,8 @@ from fedround.errors import NotFoundError, QuorumError
 from fedround.records import Countersign, DealShares, Finding, OfferKeys, Placed, Plan, Reason, Refusal, Reveal, Slot
 from fedround.signing import digest, envelope, unseal
 from fedround.values import MAX_ATTEMPTS, AboutSum, Digest, OfRows, Purpose
-from infra.history import (
-    NOT_OURS,
-    findings,
-    is_ours,
-    read_commit,
-    read_document,
-    read_finding,
-    read_plan,
-    read_plan_at,
-)
+from infra.documents import NOT_OURS, is_ours, read_document
+from infra.history import findings, read_commit, read_finding, read_plan, read_plan_at
 from tasks.coordinator import Coordinator
 from tasks.documents import said_by
 

@@ -17,7 +17,8 @@ from fedround.learning.recipe import Recipe
 from fedround.learning.tasks import Metrics, Scored
 from fedround.records import Commit
 from fedround.statistics import Judging
-from infra.history import read_checkpoint, read_rest, read_tensors
+from infra.documents import read_tensors
+from infra.history import read_checkpoint, read_rest
 from tasks.coordinator import Coordinator
 from validation.encoding import encoded_alone
 from validation.rows import read_rows

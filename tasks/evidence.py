@@ -29,7 +29,8 @@ from fedround.records import (
 )
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
 from fedround.values import Digest, Payload
-from infra.history import prove, read_checkpoint, read_commit, read_named
+from infra.documents import prove, read_named
+from infra.history import read_checkpoint, read_commit
 from infra.stores import ObjectStore
 from tasks.plan import Planned
 from tasks.spool import taken

@@ -19,7 +19,8 @@ from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe
 from fedround.learning.tasks import check_numbers
 from fedround.learning.threads import one_thread
-from infra.history import read_checkpoint, read_commit, read_rest, read_tensors
+from infra.documents import read_tensors
+from infra.history import read_checkpoint, read_commit, read_rest
 from tasks.bundle import needed
 from tasks.coordinator import Coordinator
 from tasks.evaluate import public_rows_drawn, public_scores

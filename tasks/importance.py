@@ -21,7 +21,8 @@ from fedround.records import Commit, Finding
 from fedround.statistics import Importance, MadeOf, Release
 from fedround.statistics.importance import MOST_PUBLIC
 from fedround.values import parse
-from infra.history import NOT_OURS, findings, read_commit, read_finding, read_plan
+from infra.documents import NOT_OURS
+from infra.history import findings, read_commit, read_finding, read_plan
 from tasks.ask import MeasurementRequest
 from tasks.bundle import needed
 from tasks.coordinator import Coordinator

@@ -20,7 +20,8 @@ from fedround.vertical.spec import SCORING, TRAINING, LabelEpsilon, Levels, Step
 from tasks.begin import head_of
 from tasks.coordinator import Coordinator
 from tasks.epochs import newest_first
-from tasks.plan import Planned, RoundRequest, compose, publish_plan
+from tasks.plan import Planned, compose, publish_plan
+from tasks.requests import RoundRequest
 
 
 class JoinRequest(BaseModel):

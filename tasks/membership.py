@@ -21,8 +21,8 @@ from fedround.privacy.spec import GradientPrivacy
 from fedround.regions.spec import Region
 from fedround.signing import Identity, digest
 from fedround.values import parse
+from infra.documents import NOT_OURS
 from infra.federation_log import read_rotation
-from infra.history import NOT_OURS
 from infra.settings import CoordinatorSettings, S3Credential, load_toml
 from infra.stores import ObjectStore, Patience, open_store
 from infra.toml import document_of

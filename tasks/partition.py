@@ -6,7 +6,7 @@ The run's checkpoints name the partition, each plan names it, and `verify` compa
 from __future__ import annotations
 
 from datetime import date
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -16,11 +16,9 @@ from fedround.records import Commit
 from fedround.statistics.partitions import Partition, Recurring
 from infra.history import read_checkpoint, read_commit
 from tasks.coordinator import Coordinator
+from tasks.requests import NextRoundRequest, TrainingRequest
 
-if TYPE_CHECKING:
-    from tasks.plan import NextRoundRequest, TrainingRequest
-
-    R = TypeVar("R", bound=NextRoundRequest)
+R = TypeVar("R", bound=NextRoundRequest)
 
 
 def partition_of(coordinator: Coordinator, commit: Commit) -> Partition | None:

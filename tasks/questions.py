@@ -13,7 +13,8 @@ from fedround.privacy.accounting import Batch, epsilon_of_batches
 from fedround.privacy.spec import NoPrivacy, Unit, of_persons
 from fedround.records import Finding
 from fedround.statistics import Release, Statistic
-from infra.history import findings, read_federation, read_finding, read_plan
+from infra.documents import read_federation
+from infra.history import findings, read_finding, read_plan
 from infra.stores import ObjectStore
 from tasks import evidence
 from tasks.choice import choice_of_run

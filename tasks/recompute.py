@@ -23,7 +23,7 @@ from fedround.records import Answer, Blob, Commit, CommittedUpdate, Told
 from fedround.rounds.clusters import picked_in
 from fedround.rounds.tickets import ticket_of
 from fedround.signing import digest
-from infra.history import read_tensors
+from infra.documents import read_tensors
 from infra.stores import ObjectStore
 from tasks.aggregate import Aggregated, combine, of_sum
 from tasks.memory import Shelf

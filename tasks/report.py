@@ -29,7 +29,8 @@ from fedround.statistics import Release
 from fedround.statistics.partitions import Partition
 from fedround.terms import Terms
 from fedround.values import Value
-from infra.history import Committed, read_blob, read_checkpoint, read_named
+from infra.documents import read_blob, read_named
+from infra.history import Committed, read_checkpoint
 from infra.model_registry import ModelRegistry
 from tasks import pages, worth
 from tasks.afterwards import afterwards

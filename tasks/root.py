@@ -16,7 +16,8 @@ from fedround.learning.recipe import Recipe
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoMechanism
 from fedround.records import Plan
-from infra.history import read_rest, read_tensors
+from infra.documents import read_tensors
+from infra.history import read_rest
 from tasks.coordinator import Coordinator
 from validation.encoding import encoded_alone
 

@@ -25,7 +25,8 @@ from fedround.files import create_once, make_folders
 from fedround.records import Commit, Cosignature
 from fedround.signing import MAX_DOCUMENT_BYTES, envelope, seal
 from fedround.values import Digest
-from infra.history import NOT_OURS, Committed, cosigners, proposed, read_checkpoint, read_commit
+from infra.documents import NOT_OURS
+from infra.history import Committed, cosigners, proposed, read_checkpoint, read_commit
 from infra.stores import put_first
 from tasks import verify
 from tasks.agreed import Proven

@@ -13,7 +13,8 @@ from tasks.choice import choice_asked
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.epochs import standing
-from tasks.plan import NextRoundRequest, Planned, RoundRequest, compose, publish_plan
+from tasks.plan import Planned, compose, publish_plan
+from tasks.requests import NextRoundRequest, RoundRequest
 
 SLOTS = 32
 """Sums in one epoch. A member that was away takes part from the next epoch on, or from the next round if it says so."""

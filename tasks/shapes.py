@@ -16,7 +16,8 @@ from fedround.learning.law import law_of
 from fedround.learning.threads import one_thread
 from fedround.learning.trees.shapes import Named, noise_in_leaves, shapes
 from fedround.learning.trees.spec import Trees
-from infra.history import read_checkpoint, read_commit, read_federation, read_plan, read_tensors
+from infra.documents import read_federation, read_tensors
+from infra.history import read_checkpoint, read_commit, read_plan
 from tasks import evidence
 from tasks.coordinator import Coordinator
 from tasks.evaluate import public_rows

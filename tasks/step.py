@@ -18,7 +18,7 @@ from fedround.records import Blob, Train
 from fedround.rounds import server
 from fedround.rounds.server import Server
 from fedround.signing import digest
-from infra.history import read_tensors
+from infra.documents import read_tensors
 from infra.stores import ObjectStore
 from tasks.aggregate import Aggregated
 from tasks.plan import Planned

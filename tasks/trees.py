@@ -6,7 +6,8 @@ from fedround.errors import ContractError
 from fedround.learning.recipe import Recipe
 from fedround.learning.trees.outputs import grown
 from fedround.records import Checkpoint, Commit
-from infra.history import read_checkpoint, read_tensors
+from infra.documents import read_tensors
+from infra.history import read_checkpoint
 from tasks.coordinator import Coordinator
 
 

@@ -25,7 +25,8 @@ from fedround.standing import MAX_WINDOW
 from fedround.statistics import Release
 from fedround.values import Purpose
 from infra import federation_log
-from infra.history import NOT_OURS, Committed, findings, last_round, read_commit, read_finding, read_plan
+from infra.documents import NOT_OURS
+from infra.history import Committed, findings, last_round, read_commit, read_finding, read_plan
 from infra.stores import ObjectStore
 from tasks import contribution, evidence
 from tasks.agreed import Proven, check_agreed, check_cohort, check_commit, check_everybody, check_ledgers, check_told

@@ -14,8 +14,9 @@ from site_workers.policy import SitePolicy
 from tasks.aggregate import aggregate
 from tasks.ask import MeasurementRequest, conclude, find, plan_question
 from tasks.collect import Collected, collect, have_answered
-from tasks.plan import NextRoundRequest, Planned
+from tasks.plan import Planned
 from tasks.publish import publish
+from tasks.requests import NextRoundRequest
 from tasks.setting_up import next_question
 from tasks.unmask import plan_countersign, plan_reveal, suffices, unmask_sum
 from tests import small_federation

@@ -13,8 +13,9 @@ from infra.history import last_round
 from tasks.aggregate import aggregate
 from tasks.collect import collect, have_answered
 from tasks.coordinator import open_coordinator
-from tasks.plan import NextRoundRequest, plan_round
+from tasks.plan import plan_round
 from tasks.publish import publish
+from tasks.requests import NextRoundRequest
 from tasks.rotation import by_majority, follow
 
 

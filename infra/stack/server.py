@@ -14,7 +14,7 @@ import psutil
 
 from fedround.errors import SetupError
 from fedround.files import write_whole
-from infra.watcher import MARK
+from infra.mark import MARK
 
 _KILL_PATIENCE_S = 10.0
 

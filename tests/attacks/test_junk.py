@@ -23,7 +23,8 @@ from site_workers.site import Site
 from tasks.ask import MeasurementRequest, known, plan_question
 from tasks.catch_up import read_again
 from tasks.membership import _named
-from tasks.plan import NextRoundRequest, plan_round
+from tasks.plan import plan_round
+from tasks.requests import NextRoundRequest
 from tasks.verify import find_model, verify_run
 from tests.tasks.conftest import Answered
 

@@ -19,7 +19,8 @@ from fedround.signing import digest, seal, unseal
 from infra.history import read_commit, read_plan
 from site_workers import seen
 from tasks.ask import plan_question
-from tasks.plan import Planned, RoundRequest, planned_of
+from tasks.plan import Planned, planned_of
+from tasks.requests import RoundRequest
 from tests import paced, small_federation
 from tests.attacks.test_two_histories import carry, resign
 from tests.paced import NAMES, RUN, said, turn

@@ -22,7 +22,8 @@ from fedround.errors import FedroundError
 from infra.settings import S3Credential
 from infra.stores import ObjectStore, Patience, S3Store
 from site_workers.site import open_site
-from tasks.plan import NextRoundRequest, plan_round
+from tasks.plan import plan_round
+from tasks.requests import NextRoundRequest
 from tasks.verify import verify_run
 from tests.faulty import proxy as faults
 from tests.faulty.proxy import UNDISTURBED, Disturbed, FaultyProxy, Harm

@@ -18,7 +18,8 @@ from infra.federation_log import extend
 from infra.stores import MemoryStore, ObjectStore, Patience
 from site_workers import outbox, release
 from site_workers import round as site_round
-from tasks.plan import NextRoundRequest, plan_round
+from tasks.plan import plan_round
+from tasks.requests import NextRoundRequest
 from tasks.verify import verify_run
 from tests.faulty.store import ALL, LISTING, READING, WRITING, FaultyStore
 from tests.small_federation import NAMES, SmallFederation

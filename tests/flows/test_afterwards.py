@@ -23,9 +23,10 @@ from fedround.errors import StoreUnavailableError
 from flows.federated_round import federated_round
 from infra.history import last_round
 from infra.model_registry import ModelRegistry
-from tasks.plan import NextRoundRequest, Planned
+from tasks.plan import Planned
 from tasks.progress import read_progress
 from tasks.report import is_reported, records
+from tasks.requests import NextRoundRequest
 from tests import small_federation
 from tests.small_federation import SmallFederation
 

@@ -12,7 +12,7 @@ from prefect.exceptions import ObjectNotFound
 
 from fedround.errors import SetupError
 from flows import federated_training as flow
-from tasks.plan import NextRoundRequest
+from tasks.requests import NextRoundRequest
 from tests.prefect_answers import answered
 from tests.small_federation import SmallFederation
 

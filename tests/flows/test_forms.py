@@ -18,7 +18,7 @@ from flows.federated_join import federated_join
 from flows.federated_training import federated_training
 from flows.forms import GROUPS, form, grouped, purpose
 from infra.asking import DEPLOYMENTS
-from tasks.plan import TrainingRequest
+from tasks.requests import TrainingRequest
 from tests.small_federation import SmallFederation
 
 ALL = Choices(sites=True, epsilon=(4.0,), rule=(CoordinateMedian(),))

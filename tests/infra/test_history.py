@@ -12,7 +12,7 @@ from fedround import codec, layout
 from fedround.errors import ChainError, CodecError, NotFoundError, SignatureError, TrustError
 from fedround.records import Checkpoint, Commit, Finding, Measure, Plan
 from fedround.signing import Identity, digest, seal
-from infra import history
+from infra import documents, history
 from infra.history import Committed
 from infra.stores import MemoryStore
 from tests import small_federation
@@ -64,10 +64,10 @@ def test_a_round_is_read_back_as_its_commit_names_it(past: Past):
     assert history.read_plan(store, commit, key) == plan
     checkpoint = history.read_checkpoint(store, commit, key)
     assert checkpoint.model.sha256 == commit.model
-    model = history.read_tensors(store, commit.model, checkpoint.tensors, "model")
+    model = documents.read_tensors(store, commit.model, checkpoint.tensors, "model")
     assert digest(codec.encode(model)) == commit.model
-    assert history.prove(store, layout.model(commit.model), commit.model, "model") == checkpoint.model.size_bytes
-    assert history.read_federation(store, plan.federation_digest, key, "file").coordinator == key
+    assert documents.prove(store, layout.model(commit.model), commit.model, "model") == checkpoint.model.size_bytes
+    assert documents.read_federation(store, plan.federation_digest, key, "file").coordinator == key
 
 
 def test_at_a_place_nothing_may_lie(past: Past):
@@ -102,8 +102,8 @@ def test_what_a_commit_names_must_be_there(past: Past):
     places = (layout.plan(RUN, 1, 1, "train"), layout.checkpoint(RUN, 1, commit.checkpoint), layout.model(commit.model))
     bare, schema = past.store(**dict.fromkeys(places)), history.read_checkpoint(past.store(), commit, key).tensors
     for read in (lambda: history.read_plan(bare, commit, key), lambda: history.read_checkpoint(bare, commit, key),
-                 lambda: history.read_tensors(bare, commit.model, schema, "model"),
-                 lambda: history.prove(bare, layout.model(commit.model), commit.model, "model")):
+                 lambda: documents.read_tensors(bare, commit.model, schema, "model"),
+                 lambda: documents.prove(bare, layout.model(commit.model), commit.model, "model")):
         with pytest.raises(ChainError, match="is not in the store"):
             read()
 
@@ -115,8 +115,8 @@ def test_other_bytes_under_a_name_are_not_believed(past: Past, monkeypatch: pyte
     schema = history.read_checkpoint(past.store(), commit, key).tensors
     monkeypatch.setattr(codec, "CHUNK_BYTES", 7)        # the last of many blocks differs
     for read, by in ((lambda: history.read_checkpoint(store, commit, key), "commit"),
-                     (lambda: history.read_tensors(store, commit.model, schema, "it", by="plan"), "plan"),
-                     (lambda: history.prove(store, layout.model(commit.model), commit.model, "it"), "history")):
+                     (lambda: documents.read_tensors(store, commit.model, schema, "it", by="plan"), "plan"),
+                     (lambda: documents.prove(store, layout.model(commit.model), commit.model, "it"), "history")):
         with pytest.raises(TrustError, match=f"the stored bytes are not those that the {by} names"):
             read()
 
@@ -125,7 +125,7 @@ def test_tensors_of_another_form_are_not_believed(past: Past):
     wide, tall = ({name: np.float32([1, 2, 3])} for name in ("wide", "tall"))
     store = past.store(**{layout.model(digest(codec.encode(wide))): codec.encode(wide)})
     with pytest.raises(CodecError):
-        history.read_tensors(store, digest(codec.encode(wide)), codec.schema_of(tall), "it")
+        documents.read_tensors(store, digest(codec.encode(wide)), codec.schema_of(tall), "it")
 
 
 def test_the_plan_is_found_among_the_attempts(past: Past):

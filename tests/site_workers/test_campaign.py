@@ -11,7 +11,7 @@ from fedround.signing import seal
 from site_workers.campaign import Waiting, newest_plan
 from site_workers.round import SiteRequest, job
 from tasks.ask import conclude, plan_question
-from tasks.plan import RoundRequest
+from tasks.requests import RoundRequest
 from tasks.setting_up import next_question
 from tasks.unmask import plan_reveal
 from tests import summing

@@ -28,7 +28,8 @@ from site_workers.preflight import preflight
 from site_workers.recover import forgotten, restore
 from site_workers.rows import only, read_columns, read_site_rows
 from tasks.ask import plan_question
-from tasks.plan import Planned, RoundRequest
+from tasks.plan import Planned
+from tasks.requests import RoundRequest
 from tests import weekly
 from tests.small_federation import SmallFederation, changed
 from validation import query

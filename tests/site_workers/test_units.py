@@ -17,8 +17,8 @@ from fedround.terms import Agreed
 from fedround.values import parse
 from tasks.ask import plan_question
 from tasks.evaluate import evaluate
-from tasks.plan import RoundRequest
 from tasks.report import page, report
+from tasks.requests import RoundRequest
 from tests import small_federation
 from tests.small_federation import SmallFederation
 

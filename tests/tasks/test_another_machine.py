@@ -7,7 +7,8 @@ from pathlib import Path
 
 from infra.history import read_commit
 from infra.stores import MemoryStore
-from tasks.plan import NextRoundRequest, plan_round
+from tasks.plan import plan_round
+from tasks.requests import NextRoundRequest
 from tests.tasks.conftest import Answered, answered, objects
 
 __all__ = ["answered"]

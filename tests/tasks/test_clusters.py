@@ -14,7 +14,8 @@ from fedround.privacy.spec import GaussianCounts
 from fedround.records import Checkpoint, Commit
 from fedround.rounds.clusters import picked_in
 from fedround.signing import digest, seal, unseal
-from infra.history import read_answer, read_checkpoint, read_plan, read_tensors
+from infra.documents import read_tensors
+from infra.history import read_answer, read_checkpoint, read_plan
 from infra.settings import load_toml, save_toml
 from site_workers import round as site_round
 from site_workers.export import own_model
@@ -22,7 +23,7 @@ from site_workers.policy import SitePolicy
 from tasks import contribution
 from tasks.ask import MeasurementRequest, conclude, plan_question
 from tasks.bundle import build
-from tasks.plan import RoundRequest
+from tasks.requests import RoundRequest
 from tests import small_federation
 from tests.small_federation import SmallFederation
 

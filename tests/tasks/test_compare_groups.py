@@ -22,7 +22,8 @@ from fedround.records import Answer, Measure
 from fedround.signing import unseal
 from fedround.statistics import Decisions, Groups
 from fedround_cli.groups_table import show_groups
-from infra.history import read_checkpoint, read_commit, read_tensors
+from infra.documents import read_tensors
+from infra.history import read_checkpoint, read_commit
 from infra.settings import load_toml, save_toml
 from site_workers.policy import SitePolicy
 from tasks.ask import MeasurementRequest, conclude, plan_question

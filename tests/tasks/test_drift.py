@@ -14,9 +14,9 @@ from tasks.ask import conclude, plan_question
 from tasks.collect import read_again
 from tasks.drift import drift_after, due, evidence
 from tasks.evaluate import evaluate
-from tasks.plan import RoundRequest
 from tasks.report import records, report
 from tasks.reporting import render_html, render_markdown
+from tasks.requests import RoundRequest
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import NAMES, SmallFederation

@@ -12,7 +12,7 @@ from fedround.rounds.ending import Told
 from flows import federated_training as flow
 from tasks import ending
 from tasks.ending import ends_here, told_by
-from tasks.plan import TrainingRequest
+from tasks.requests import TrainingRequest
 
 
 def rounds(*values: float | None, margin: float | None = 0.01):

@@ -23,7 +23,8 @@ from tasks.certificate import certified
 from tasks.compare_groups import question
 from tasks.drift import due
 from tasks.partition import partition_asked, settled, with_its_run
-from tasks.plan import NextRoundRequest, Planned, RoundRequest, TrainingRequest
+from tasks.plan import Planned
+from tasks.requests import NextRoundRequest, RoundRequest, TrainingRequest
 from tasks.verify import verify_run
 from tests import weekly
 from tests.site_workers.test_measure import allow

@@ -26,7 +26,7 @@ from site_workers import round as site_round
 from site_workers.draws import SiteDraws
 from site_workers.rows import read_site_rows
 from tasks.ask import plan_question
-from tasks.plan import RoundRequest
+from tasks.requests import RoundRequest
 from tests import small_federation
 from tests.small_federation import NAMES, RECIPE, SmallFederation
 

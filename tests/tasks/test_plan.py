@@ -11,7 +11,8 @@ from fedround.learning.tasks import Classify
 from fedround.signing import Identity, seal
 from fedround.statistics import Scores
 from tasks.ask import plan_question
-from tasks.plan import NextRoundRequest, RoundRequest, TrainingRequest, plan_round
+from tasks.plan import plan_round
+from tasks.requests import NextRoundRequest, RoundRequest, TrainingRequest
 from tests.small_federation import NAMES, SmallFederation
 
 

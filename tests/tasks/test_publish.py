@@ -13,8 +13,9 @@ from fedround import layout
 from fedround.errors import QuorumError, StoreError
 from infra.stores import MemoryStore
 from tasks.aggregate import aggregate
-from tasks.plan import NextRoundRequest, plan_round
+from tasks.plan import plan_round
 from tasks.publish import publish
+from tasks.requests import NextRoundRequest
 from tasks.verify import verify_run
 from tests.small_federation import NAMES, SmallFederation
 from tests.tasks.conftest import Answered, objects

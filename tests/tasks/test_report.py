@@ -20,10 +20,10 @@ from tasks.catch_up import catch_up, rebuild
 from tasks.coordinator import Coordinator
 from tasks.evaluate import evaluate
 from tasks.pages import read_record
-from tasks.plan import RoundRequest
 from tasks.report import page, records, report
 from tasks.reporting import RoundRecord
 from tasks.reporting.record import NOT_TIMED, Lineage, Timing, timing_of
+from tasks.requests import RoundRequest
 from tests import small_federation
 from tests.small_federation import NAMES
 from tests.tasks.conftest import Answered

@@ -19,9 +19,10 @@ from infra.history import Committed, cosigners, proposed, read_commit
 from tasks import rotation
 from tasks.aggregate import aggregate
 from tasks.coordinator import Coordinator, open_coordinator
-from tasks.plan import NextRoundRequest, Planned, plan_round
+from tasks.plan import Planned, plan_round
 from tasks.publish import publish
 from tasks.recompute import Bench
+from tasks.requests import NextRoundRequest
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import SmallFederation

@@ -25,7 +25,8 @@ from tasks.agreed import check_cohort
 from tasks.cohort import Place, cohort_of
 from tasks.coordinator import Coordinator
 from tasks.past import Past
-from tasks.plan import NextRoundRequest, Planned, plan_round
+from tasks.plan import Planned, plan_round
+from tasks.requests import NextRoundRequest
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import SmallFederation

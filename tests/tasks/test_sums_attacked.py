@@ -21,7 +21,8 @@ from infra.epochs import known_epoch
 from site_workers import once, outbox, recover, release, summing
 from tasks import setting_up
 from tasks.ask import conclude
-from tasks.plan import NextRoundRequest, Planned
+from tasks.plan import Planned
+from tasks.requests import NextRoundRequest
 from tasks.setting_up import hand_on, next_question
 from tasks.unmask import give_up, plan_reveal, suffices, why_lost
 from tasks.verify import verify_run

@@ -12,7 +12,8 @@ from fedround import codec, layout
 from fedround.errors import ChainError, ContractError, QuorumError
 from fedround.privacy import ledger
 from fedround.records import Ticket
-from infra.history import read_commit, read_tensors
+from infra.documents import read_tensors
+from infra.history import read_commit
 from tasks.catch_up import rebuild
 from tasks.contribution import contributed
 from tasks.plan import Planned

@@ -22,8 +22,9 @@ from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.sites import Site
 from infra.history import read_commit
-from tasks.plan import NextRoundRequest, plan_round
+from tasks.plan import plan_round
 from tasks.recompute import Bench
+from tasks.requests import NextRoundRequest
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import SmallFederation

@@ -10,7 +10,8 @@ from pathlib import Path
 from fedround.privacy import ledger
 from tasks.ask import conclude, plan_question
 from tasks.partition import with_its_run
-from tasks.plan import NextRoundRequest, RoundRequest, TrainingRequest, plan_round
+from tasks.plan import plan_round
+from tasks.requests import NextRoundRequest, RoundRequest, TrainingRequest
 from tasks.verify import verify_run
 from tests import weekly
 from tests.small_federation import SmallFederation

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from fedround.errors import StoreError, StoreUnavailableError, TooSlowError, TrustError
-from infra.history import read_named
+from infra.documents import read_named
 from infra.stores import Patience, S3Store, publish
 from infra.stores import base as base_of_stores
 from infra.stores import s3 as s3_store

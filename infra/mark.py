@@ -1,0 +1,3 @@
+"""The variable that marks what a watched command has started (`infra.watcher`)."""
+
+MARK = "FEDROUND_WATCHED"
