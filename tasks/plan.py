@@ -20,7 +20,7 @@ from fedround.rounds.offer import offer
 from fedround.rounds.tickets import tickets_after
 from fedround.sightings import needed
 from fedround.signing import seal
-from fedround.statistics import Judging, Scores
+from fedround.statistics import Importance, Judging, Scores, Statistic
 from fedround.statistics.partitions import Partition, of_one_kind
 from fedround.terms import Agreed
 from fedround.values import MAX_ATTEMPTS, Name, parse
@@ -240,16 +240,20 @@ def _bare(plan: Plan) -> Plan:
 
 def bare(asks: Question) -> Question:
     """The question without the edges that were computed, without who asks, and without the keys that mask the answers. Edges
-    of a measurement are a part of what was asked.
+    of a measurement are a part of what was asked, if whoever asked chose them.
     """
     if not isinstance(asks, Train | Evaluate | Measure):
         return asks
     asks = asks.model_copy(update={"slot": None})
     if isinstance(asks, Measure):
-        return asks.model_copy(update={"asker": None})
-    return asks.model_copy(update={"statistics": tuple(
-        statistic.model_copy(update={"edges": ()}) if isinstance(statistic, Scores) else statistic
-        for statistic in asks.statistics)})
+        return asks.model_copy(update={"asker": None, "statistics": tuple(
+            one.model_copy(update={"judged": _without_edges(one.judged)}) if isinstance(one, Importance) else one
+            for one in asks.statistics)})
+    return asks.model_copy(update={"statistics": tuple(map(_without_edges, asks.statistics))})
+
+
+def _without_edges(statistic: Statistic) -> Statistic:
+    return statistic.model_copy(update={"edges": ()}) if isinstance(statistic, Scores) else statistic
 
 
 def asked_with(federation: Federation, request: RoundRequest, choice: Choice | None = None) -> Federation:

@@ -29,6 +29,7 @@ Model = TypeVar("Model", GlmSums, HazardSums, CoxSums)
 _FARTHEST = 4.0                 # a step's length: noise may make a Hessian nearly flat
 _LARGEST = 30.0                 # of a standardised coefficient
 _FIRST = 2                      # steps before it are far from the end
+_DIGITS = 6                     # of coefficients that sites are asked at: other processors ask the same
 _DISTANCE = 2.0                 # from the start to the end, in standard form: a hazard ratio of 7 to a bound
 _MOST_LEFT = 0.5
 _SHOWS = 3.0                    # all information together, in standard deviations of what noise makes of none
@@ -112,6 +113,7 @@ def _newton(start: Model, steps: int, ask: Ask, read: Callable[[Float64, Model],
     at_F, told = np.array(start.at), []
     left_FF, noise_FF = np.eye(len(at_F)), np.zeros((len(at_F), len(at_F)))
     for _ in range(steps):
+        at_F = at_F.round(_DIGITS) + 0.0
         release: Release = ask(start.model_copy(update={"at": tuple(at_F.tolist())}))
         told.append((at_F, *read(release.table, start)))
         near = told[min(_FIRST, len(told) - 1):] if release.noise_std else told[-1:]

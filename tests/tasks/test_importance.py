@@ -135,6 +135,18 @@ def test_held_out_rows_pay_and_the_whole_run_is_proven_with_it(told: SmallFedera
     assert [(one.asked, one.answers) for one in proof.findings] == [("measure", tuple(sorted(NAMES)))]
 
 
+def test_another_processors_last_bit_is_no_new_question(told: SmallFederation):
+    """Edges between scores come from the model. They are no reason to ask, and to charge, everybody again."""
+    asked, = question(told.coordinator, "spring", 1, NOISE).statistics
+    standing = plan_question(told.coordinator, MeasurementRequest(run="spring", statistics=(asked,)))
+    if asked.judged.kind == "scores":
+        edges = tuple(float(np.nextafter(edge, 1)) for edge in asked.judged.edges)
+        assert edges
+        asked = asked.model_copy(update={"judged": asked.judged.model_copy(update={"edges": edges})})
+    again = plan_question(told.coordinator, MeasurementRequest(run="spring", statistics=(asked,)))
+    assert (again.plan, again.digest) == (standing.plan, standing.digest)
+
+
 def test_a_column_matters_at_the_sites_as_it_does_without_noise(told: SmallFederation):
     """The noise-free drop of all sites' rows, changed in the same way, lies within twice what is told of the noise."""
     coordinator = told.coordinator

@@ -16,7 +16,7 @@ from fedround.analytics.likely import expected
 from fedround.analytics.meta import meta_analysis, pooled_table
 from fedround.analytics.newton import fit_cox, fit_glm, fit_hazards
 from fedround.privacy.noise import stream
-from fedround.statistics import Bounded, CoxSums, GlmSums, HazardSums, Is, Levels, Ranges, release, total
+from fedround.statistics import Bounded, CoxSums, GlmSums, HazardSums, Is, Levels, Ranges, Release, release, total
 
 ROSSI = Path(__file__).parent / "rossi.csv"
 LIFELINES = {"survival": {"11": 0.9652777777777775, "31": 0.8611111111111105, "53": 0.7361111111111108},
@@ -143,6 +143,25 @@ def test_newtons_steps_reach_the_maximum_likelihood(family, outcome):
     table = fit_glm(GLMS[family], 12, lambda one: (asked.append(one), everybody(one, sites))[1])
     assert values(table) == pytest.approx(naive(ROWS.column(outcome), family), abs=1e-5)
     assert len(asked) == 12
+
+
+def test_another_processors_last_bit_asks_the_same_and_costs_nothing():
+    """A step that was asked before is read again only if the coefficients that it is asked at are the same."""
+    sites = split(ROWS)
+
+    def asked(bits: float) -> list[GlmSums]:
+        found = []
+
+        def ask(one: GlmSums) -> Release:
+            found.append(one)
+            release = everybody(one, sites)
+            return release.model_copy(update={"numbers": tuple(
+                number * (1 + place % 3 * bits) for place, number in enumerate(release.numbers))})
+
+        fit_glm(GLMS["logistic"], 5, ask)
+        return found
+
+    assert asked(0.0) == asked(3e-16) != asked(1e-3)
 
 
 def test_noise_in_every_step_is_in_the_interval():
