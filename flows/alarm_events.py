@@ -14,7 +14,7 @@ from fedround.errors import FedroundError
 from fedround.records import Plan
 from fedround.rounds.tickets import ended
 from fedround.spoken import one_line
-from tasks.collect import Collected, is_forged
+from tasks.collected import Collected
 from tasks.coordinator import Coordinator
 from tasks.reporting import RoundRecord
 
@@ -32,7 +32,7 @@ def tell_answers(coordinator: Coordinator, plan: Plan, answers: Collected) -> No
         _tell(coordinator, LATE, site, run=plan.run, round=plan.round)
     for site, rejection in answers.rejected.items():
         _tell(coordinator, REJECTED, site, run=plan.run, round=plan.round, reason=rejection.reason)
-        if is_forged(rejection):
+        if site in answers.forged:
             _tell(coordinator, FORGED, site, run=plan.run, round=plan.round, reason=rejection.reason)
 
 

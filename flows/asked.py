@@ -20,7 +20,8 @@ from flows import steps
 from flows.alarm_events import tell_answers
 from flows.watch import Watch
 from tasks.ask import find, known
-from tasks.collect import Collected, have_answered, take_late
+from tasks.collect import have_answered, take_late
+from tasks.collected import Collected
 from tasks.coordinator import Coordinator
 from tasks.idleness import Idleness
 from tasks.invite import Invitation, invite_again

@@ -22,7 +22,8 @@ from infra.history import Committed
 from site_workers import round as site_round
 from site_workers.site import Site
 from tasks.ask import conclude
-from tasks.collect import Collected, take_late
+from tasks.collect import take_late
+from tasks.collected import Collected
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned, compose, publish_plan
 from tasks.requests import RoundRequest

@@ -15,7 +15,7 @@ from prefect.logging import get_run_logger
 from fedround.errors import FedroundError
 from fedround.records import Plan
 from fedround.spoken import how_many
-from tasks.collect import Collected
+from tasks.collected import Collected
 from tasks.progress import Progress, stopped, write_progress
 from tasks.reporting.record import Timing
 

@@ -21,7 +21,7 @@ from fedround.rounds import clusters, server, tickets
 from fedround.rounds.clusters import picked_in
 from fedround.rounds.server import Average, Combined
 from fedround.spoken import how_many
-from tasks.collect import Collected, Sum
+from tasks.collected import Collected, Sum
 from tasks.coordinator import Coordinator
 from tasks.gather import of_regions
 from tasks.memory import Shelf

@@ -22,7 +22,7 @@ from infra.documents import NOT_OURS
 from infra.history import Committed, findings, read_commit, read_finding, read_plan_at
 from infra.stores import put_first
 from tasks.begin import head_of
-from tasks.collect import Collected
+from tasks.collected import Collected
 from tasks.coordinator import Coordinator
 from tasks.evaluate import score_statistic
 from tasks.partition import partition_of

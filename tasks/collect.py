@@ -5,35 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import MappingProxyType
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 
 from fedround import layout
-from fedround.aggregation.rows import Row
-from fedround.errors import StoreDeniedError, StoreUnavailableError, TooSlowError
+from fedround.errors import SignatureError, StoreDeniedError, StoreUnavailableError, TooSlowError
 from fedround.federation import Federation
 from fedround.federation_log import Logged
-from fedround.records import (
-    Answer,
-    Commit,
-    CommittedRefusal,
-    PartialSum,
-    Plan,
-    Refusal,
-    Rejection,
-    SiteAnswer,
-    Summed,
-    SummedRegion,
-)
-from fedround.rounds.summed import Read
+from fedround.records import Commit, CommittedRefusal, Plan, Refusal, Rejection, SiteAnswer
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
 from infra.documents import NOT_OURS
 from infra.federation_log import read_log
 from infra.stores import Metered, Patience, Traffic, judged
 from tasks import ledgers
+from tasks.collected import Admitted, Collected, Heard, Refused, Rejected
 from tasks.coordinator import Coordinator
 from tasks.documents import said_by
 from tasks.plan import Planned
@@ -56,129 +41,7 @@ POLL_S, MAX_POLL_S = 0.3, 2.0     # asked often at first: most rounds are short;
 MOST_SHARES = 8
 """One site's answer may take an eighth of the time that is left, and more if fewer sites are waited for."""
 
-T = TypeVar("T")
-
 _logger = logging.getLogger("fedround.coordinator")
-
-
-@dataclass(frozen=True)
-class Admitted:
-    """An answer that may be used, its signed document, and on local disk what came with it: an update's row, or a file for
-    secure sums.
-    """
-
-    answer: Answer
-    document: bytes
-    row: Row | None
-    file: Path | None = None
-
-    @property
-    def digest(self) -> str:
-        """Of the document."""
-        return digest(self.document)
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A site's "no", and what a commit says of it."""
-
-    refusal: Refusal
-    committed: CommittedRefusal
-
-
-Heard = Admitted | Refused | Rejection
-"""An answer, a refusal, or the reason why the site's answer was rejected."""
-
-
-def _none() -> Mapping[str, T]:
-    return MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """What it took to read a site's answer, by this process's own clock: seconds of waiting for the store, and its calls."""
-
-    seconds: float
-    calls: int
-
-
-@dataclass(frozen=True)
-class Collected:
-    """Every site of the cohort is in exactly one of the four. The value never changes: a later answer gives a new value."""
-
-    admitted: Mapping[str, Admitted] = field(default_factory=_none)
-    refused: Mapping[str, Refused] = field(default_factory=_none)
-    rejected: Mapping[str, Rejection] = field(default_factory=_none)
-    missing: tuple[str, ...] = ()
-    fetched: Mapping[str, Fetched] = field(default_factory=_none, compare=False)
-    """By site. Nobody signs it: it is for people."""
-    sum: Sum | None = None
-    """Of masked answers: what they say together; nobody knows what one says."""
-    idle: frozenset[str] = field(default=frozenset(), compare=False)
-    """Who was given up before the deadline. Nobody signs it: it is for people."""
-    regional: Regional | None = None
-    """With regions, once their partial sums were judged: these. Then whoever is admitted is in one of them."""
-
-    def __post_init__(self) -> None:
-        for name in ("admitted", "refused", "rejected", "fetched"):
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
-
-    @property
-    def answers(self) -> Mapping[str, Answer]:
-        """What was admitted, by site, in their order."""
-        return {site: admitted.answer for site, admitted in sorted(self.admitted.items())}
-
-    @property
-    def answered(self) -> frozenset[str]:
-        """The sites that have said something."""
-        return frozenset(self.admitted.keys() | self.refused.keys() | self.rejected.keys())
-
-    def having_fetched(self, site: str, traffic: Traffic) -> Collected:
-        """With what it took to read the answer of one site; once more, it adds up."""
-        before = self.fetched.get(site, Fetched(0.0, 0))
-        told = Fetched(before.seconds + traffic.seconds, before.calls + traffic.calls)
-        return replace(self, fetched={**self.fetched, site: told})
-
-    def hearing(self, site: str, heard: Heard | None) -> Collected:
-        """With the answer of one site added; None: the site has said nothing."""
-        match heard:
-            case Admitted():
-                return replace(self, admitted={**self.admitted, site: heard})
-            case Refused():
-                return replace(self, refused={**self.refused, site: heard})
-            case Rejection():
-                return replace(self, rejected={**self.rejected, site: heard})
-            case None:
-                return self
-
-
-@dataclass(frozen=True, eq=False)
-class Sum:
-    """What the sum of masked answers says, and how it was read."""
-
-    read: Read
-    said: Summed
-
-
-@dataclass(frozen=True)
-class Partial:
-    """A region's partial sum that counts, and its numbers on local disk."""
-
-    said: PartialSum
-    path: Path
-
-
-@dataclass(frozen=True)
-class Regional:
-    """The partial sums that count, in the order in which they are added up, and what a commit says of every region."""
-
-    parts: tuple[Partial, ...]
-    told: tuple[SummedRegion, ...]
-
-    @property
-    def norms(self) -> dict[str, float]:
-        """Of every update that is in a sum, as the regional coordinators say."""
-        return {one.site: one.norm or 0.0 for part in self.parts for one in part.said.counted}
 
 
 def is_enough(plan: Plan, collected: Collected) -> bool:
@@ -341,11 +204,6 @@ def _log(coordinator: Coordinator, planned: Planned) -> Sequence[Logged]:
     return read_log(coordinator.store, coordinator.key, planned.plan.log.number)
 
 
-def is_forged(rejection: Rejection) -> bool:
-    """Whether somebody else signed what lies in the place of the site's answer, or changed it."""
-    return any(words in rejection.reason for words in ("signed by", "not signed", "signature"))
-
-
 class _SilentError(Exception):
     """A site has said nothing."""
 
@@ -389,8 +247,9 @@ def admit(workplace: Workplace, members: Federation, planned: Planned, site: str
     except _SilentError:
         return None
     except NOT_OURS as error:
-        return Rejection(site=site, reason=str(error)[:300])
+        return Rejected(Rejection(site=site, reason=str(error)[:300]), is_forged=isinstance(error, SignatureError))
     except _UNFORESEEN as error:        # a mistake of ours, which one member must not use against the others
         _logger.exception("site '%s': its answer cannot be judged", site)
-        return Rejection(site=site, reason=f"site '{site}' round {planned.plan.round}: its answer cannot be judged "
-                                           f"({type(error).__name__}); the coordinator's log says where")
+        return Rejected(Rejection(site=site, reason=(
+            f"site '{site}' round {planned.plan.round}: its answer cannot be judged ({type(error).__name__}); the "
+            "coordinator's log says where")), is_forged=False)

@@ -32,7 +32,8 @@ from infra.epochs import who_dealt
 from infra.federation_log import read_log
 from infra.stores import Patience
 from tasks import epochs, partial_sums
-from tasks.collect import UNREADABLE, Collected, Partial, Regional, admit, last_look_s, with_part
+from tasks.collect import UNREADABLE, admit, last_look_s, with_part
+from tasks.collected import Collected, Partial, Regional
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned
 

@@ -20,7 +20,7 @@ from infra.epochs import check_countersigned, read_epoch
 from infra.history import read_plan_at
 from infra.stores import ObjectStore
 from tasks import evidence
-from tasks.collect import Sum
+from tasks.collected import Sum
 from tasks.plan import Planned
 from tasks.unmask import by_group, read_sum
 

@@ -17,7 +17,7 @@ from tasks import ledgers, memory, spool
 from tasks.afterwards import afterwards
 from tasks.aggregate import Aggregated
 from tasks.begin import Committing, put_alone
-from tasks.collect import Collected
+from tasks.collected import Collected
 from tasks.coordinator import Coordinator
 from tasks.decay import score_of
 from tasks.plan import Planned

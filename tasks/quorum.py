@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fedround.errors import QuorumError
 from fedround.records import Reason
 from fedround.spoken import one_line
-from tasks.collect import Collected
+from tasks.collected import Collected
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned
 from tasks.sighted import shown

@@ -36,7 +36,8 @@ from infra.passphrase import passphrase_for
 from infra.settings import RegionSettings, load_toml
 from infra.stores import ObjectStore, Patience, open_store, put_first
 from tasks import partial_sums, spool
-from tasks.collect import MAX_POLL_S, MOST_SHARES, POLL_S, UNREADABLE, Collected, Heard, admit, last_look_s, with_part
+from tasks.collect import MAX_POLL_S, MOST_SHARES, POLL_S, UNREADABLE, admit, last_look_s, with_part
+from tasks.collected import Collected, Heard
 from tasks.new_folder import new_folder
 from tasks.plan import Planned
 

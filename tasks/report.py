@@ -35,7 +35,8 @@ from infra.model_registry import ModelRegistry
 from tasks import pages, worth
 from tasks.afterwards import afterwards
 from tasks.cohort import why_unasked
-from tasks.collect import Collected, is_enough
+from tasks.collect import is_enough
+from tasks.collected import Collected
 from tasks.coordinator import Coordinator
 from tasks.drift import drift_after
 from tasks.memory import flat_schema

@@ -10,7 +10,7 @@ from infra.history import read_finding
 from infra.stores import publish
 from tasks.begin import head_of
 from tasks.choice import choice_asked
-from tasks.collect import Collected
+from tasks.collected import Collected
 from tasks.coordinator import Coordinator
 from tasks.epochs import standing
 from tasks.plan import Planned, compose, publish_plan

@@ -38,7 +38,8 @@ from fedround.values import Digest, Name
 from infra.epochs import Epoch, known_epoch
 from infra.stores import publish, put_first
 from tasks import epochs
-from tasks.collect import Admitted, Collected, Sum, with_part
+from tasks.collect import with_part
+from tasks.collected import Admitted, Collected, Sum
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned, publish_plan
 from tasks.quorum import check_quorum

@@ -34,7 +34,8 @@ from site_workers.enrol import create_site
 from site_workers.policy import Protected
 from site_workers.site import Site, open_site
 from tasks.aggregate import aggregate
-from tasks.collect import Collected, collect
+from tasks.collect import collect
+from tasks.collected import Collected
 from tasks.coordinator import Coordinator, open_coordinator
 from tasks.gather import gather
 from tasks.invitations import invite_region, invite_site

@@ -13,7 +13,8 @@ from site_workers import round as site_round
 from site_workers.policy import SitePolicy
 from tasks.aggregate import aggregate
 from tasks.ask import MeasurementRequest, conclude, find, plan_question
-from tasks.collect import Collected, collect, have_answered
+from tasks.collect import collect, have_answered
+from tasks.collected import Collected
 from tasks.plan import Planned
 from tasks.publish import publish
 from tasks.requests import NextRoundRequest

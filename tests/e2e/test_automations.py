@@ -18,7 +18,7 @@ from flows import alarm_events
 from flows.automations import ALARMS
 from flows.drift import ALARM, resource_of
 from infra.doorkeeper import fetches
-from tasks.collect import Collected
+from tasks.collected import Collected
 from tests.e2e.conftest import Federation, wait
 
 pytestmark = pytest.mark.stack
@@ -69,7 +69,8 @@ def events_of_the_others(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
     """What the coordinator, or the proxy, tells of all but late sites and failed rounds."""
     told: list[Event] = []
     monkeypatch.setattr(alarm_events, "emit_event", lambda event, **more: told.append(Event(event=event, **more)))
-    forged = Collected(rejected={"east": Rejection(site="east", reason="site 'east': signed by another key than the agreed")})
+    forged = Collected(rejected={"east": Rejection(site="east", reason="site 'east': signed by another key than the agreed")},
+                       forged=frozenset({"east"}))
     for _ in range(3):
         alarm_events.tell_answers(SMALL, PLAN, forged)          # type: ignore[arg-type]
     rows = (SimpleNamespace(site="east", epsilon=0.89), SimpleNamespace(site="north", epsilon=0.91))

@@ -10,7 +10,7 @@ import pytest
 from fedround.errors import ContractError
 from fedround.records import Rejection
 from flows import alarm_events
-from tasks.collect import Collected
+from tasks.collected import Collected
 
 SMALL: Any = SimpleNamespace(federation=SimpleNamespace(name="small"))
 PLAN: Any = SimpleNamespace(run="spring", round=3, agreed=SimpleNamespace(pace=None))

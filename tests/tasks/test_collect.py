@@ -19,6 +19,7 @@ from fedround.records import Answer
 from fedround.signing import Identity, seal, unseal
 from infra.stores import MemoryStore
 from tasks.aggregate import aggregate
+from tasks.collected import Collected
 from tasks.publish import publish
 from tasks.report import report
 from tasks.verify import verify_run
@@ -89,6 +90,8 @@ def test_a_forged_answer_is_a_rejection_and_nothing_else_changes(answered: Answe
             store = replaced(answered, EAST, b"{}")
         case "no tensors":
             store = answered.store(without=EAST_DELTA)
+    collected = answered.federation.collect(answered.planned, answered.coordinator(store))
+    assert collected.forged == (set() if forgery.endswith("tensors") else {"east"})
     commit = answered.federation.commit(one_is_enough(answered), answered.coordinator(store)).commit
     assert [rejection.site for rejection in commit.rejected] == ["east"]
     assert [update.site for update in commit.updates] == ["north"]
@@ -111,7 +114,7 @@ def test_what_a_site_says_about_itself_changes_nothing(answered: Answered):
     assert [(u.site, u.weight, u.norm) for u in commit.updates] == [(u.site, u.weight, u.norm) for u in honest.updates]
 
 
-@pytest.mark.parametrize("claim", ["weight", "count", "trusted"])
+@pytest.mark.parametrize("claim", ["weight", "count", "trusted", "signed by"])
 def test_there_is_no_place_for_a_weight_in_an_answer(answered: Answered, claim: str):
     """A signed answer with one key more is not an answer."""
     identity = answered.federation.site("east").identity
@@ -121,6 +124,7 @@ def test_there_is_no_place_for_a_weight_in_an_answer(answered: Answered, claim: 
     collected = answered.federation.collect(
         answered.planned, answered.coordinator(replaced(answered, EAST, rfc8785.dumps(document))))
     assert f"unknown key '{claim}'" in collected.rejected["east"].reason
+    assert collected.forged == set()
 
 
 @pytest.mark.parametrize(("rate", "rows"), [(0.1, 3), (1.0, 33)])
@@ -133,7 +137,7 @@ def test_rows_are_told_only_by_who_has_fewer_than_a_batch(answered: Answered, ra
     assert f"{rows} rows" in collected.rejected["east"].reason
 
 
-def test_a_message_about_a_liar_does_not_repeat_what_he_sent(answered: Answered):
+def test_a_message_about_a_liar_does_not_repeat_what_it_sent(answered: Answered):
     store = replaced(answered, EAST, b'{"kind":"answer","body":{"attack":"<script>"},"key":"","signature":""}')
     collected = answered.federation.collect(answered.planned, answered.coordinator(store))
     assert "script" not in collected.rejected["east"].reason
@@ -168,12 +172,12 @@ def test_an_answer_that_is_not_given_out_is_missing_as_long_as_our_own_plan_is_g
     for key in whole.list(""):
         store.put_once(key, whole.get(key))
     store.about = (EAST,)
-    late = tasks.collect.take_late(answered.coordinator(store), answered.planned, tasks.collect.Collected(missing=NAMES))
+    late = tasks.collect.take_late(answered.coordinator(store), answered.planned, Collected(missing=NAMES))
     assert late.missing == ("east",)
     assert (set(late.admitted), set(late.refused)) == ({"north"}, {"south"})
     store.about = (EAST, layout.plan("spring", 2, 1, "train"))
     with pytest.raises(StoreUnavailableError):
-        tasks.collect.take_late(answered.coordinator(store), answered.planned, tasks.collect.Collected(missing=NAMES))
+        tasks.collect.take_late(answered.coordinator(store), answered.planned, Collected(missing=NAMES))
 
 
 def test_a_damaged_federation_log_is_the_coordinators_problem_and_no_sites(answered: Answered):
@@ -181,7 +185,7 @@ def test_a_damaged_federation_log_is_the_coordinators_problem_and_no_sites(answe
     with pytest.raises(TrustError, match="entry 1 of the federation log"):
         answered.federation.collect(answered.planned, answered.coordinator(store))
     with pytest.raises(TrustError, match="entry 1 of the federation log"):
-        tasks.collect.take_late(answered.coordinator(store), answered.planned, tasks.collect.Collected(missing=NAMES))
+        tasks.collect.take_late(answered.coordinator(store), answered.planned, Collected(missing=NAMES))
 
 
 def test_what_was_collected_cannot_be_changed_and_late_answers_make_another_one(answered: Answered):

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from fedround.errors import ContractError
 from infra.stores import Patience
-from tasks.collect import Collected, collect
+from tasks.collect import collect
+from tasks.collected import Collected
 from tasks.idleness import Idleness
 from tests import small_federation
 from tests.faulty.proxy import Disturbed, in_front_of

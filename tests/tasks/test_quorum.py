@@ -10,7 +10,7 @@ import pytest
 from fedround.errors import QuorumError
 from fedround.records import CommittedRefusal, Reason, Refusal, Rejection
 from fedround.spoken import one_line
-from tasks.collect import Collected, Refused
+from tasks.collected import Collected, Refused
 from tasks.quorum import HELPS, check_quorum
 from tests.tasks.conftest import Answered
 
