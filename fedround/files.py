@@ -85,6 +85,14 @@ def create_once(path: Path, body: bytes) -> bool:
     return True
 
 
+def take_place(new: Path, place: Path) -> None:
+    """Rename `new`, whose content is on the disk already, to `place`, durably. It may be a file or a folder; a file that is
+    there is replaced.
+    """
+    new.replace(place)
+    sync_folder(place.parent)
+
+
 def make_folders(folder: Path, mode: int = 0o777) -> None:
     """Make `folder` and its parents, durably: a new name must be synced in the folder that holds it.
 
@@ -151,6 +159,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make what somebody else has written to `path` durable."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def read_named(path: Path) -> bytes:

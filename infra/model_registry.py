@@ -37,7 +37,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from fedround.errors import ConflictError, ContractError, NotFoundError, SetupError, StoreUnavailableError, TrustError
-from fedround.files import sync_folder, writing_whole
+from fedround.files import sync_folder, take_place, writing_whole
 from fedround.records import Checkpoint
 from fedround.signing import digest
 from fedround.values import parse
@@ -270,7 +270,7 @@ def _create(root: Path) -> None:
     git_history.commit(draft, message="An empty model registry", also=[".dvcignore", ".dvc/.gitignore"], files={
         ".dvc/config": _DVC_CONFIG.format(name=root.name).encode(),
         ".gitignore": f"/{MODEL}\n".encode(), "dvc.yaml": _DVC_YAML.encode()})
-    draft.rename(root)
+    take_place(draft, root)
 
 
 def _hush() -> None:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedround.errors import SetupError
-from fedround.files import make_folders, sync_folder, write_whole
+from fedround.files import make_folders, sync_file, take_place, write_whole
 from infra.settings import DatabaseSettings, DataSettings, load_toml, save_toml
 from site_workers.site import Site
 from validation import query
@@ -49,8 +49,8 @@ def ask(folder: Path, data: DataSettings, timeout_s: float) -> None:
         answers = {one: Path(fresh) / into.name for one, into in queries.items()}
         query.ask_in_subprocess(answers, _url(folder), timeout_s)
         for one, into in queries.items():
-            os.replace(answers[one], into)
-    sync_folder(home)
+            sync_file(answers[one])
+            take_place(answers[one], into)
 
 
 def keep_url(folder: Path, data: DataSettings, environment: Mapping[str, str] = os.environ) -> None:

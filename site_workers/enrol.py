@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fedround.errors import SetupError
-from fedround.files import write_whole
+from fedround.files import make_folders, write_whole
 from fedround.privacy import noise
 from fedround.signing import Identity
 from fedround.statistics.partitions import Partitions
@@ -63,10 +63,10 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
     identity = Identity.generate()
     there = _what_was_there(folder)
     try:
-        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        make_folders(folder, mode=0o700)
         os.chmod(folder, 0o700)
         write_whole(folder / _UNFINISHED, json.dumps(sorted(there or ())).encode(), durable=True)
-        (folder / "keys").mkdir(mode=0o700, exist_ok=True)
+        make_folders(folder / "keys", mode=0o700)
         os.chmod(folder / "keys", 0o700)
         identity.save(folder / "keys" / "identity.pem", passphrase)
         noise.create_secret(folder / "keys" / "noise.key", passphrase)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fedround.errors import SetupError
 from fedround.federation_log import Rotation
+from fedround.files import take_place
 from fedround.privacy import noise
 from fedround.signing import Identity
 from infra.passphrase import passphrase_for
@@ -47,7 +48,7 @@ def agreed_identity(site: Site, key: str) -> Identity | None:
     present = site.folder / "keys" / "identity.pem"
     for path in (present, _next(site.folder)):
         if path.exists() and (found := _load(path)).key == key:
-            path.replace(present)
+            take_place(path, present)
             finish_rotation(site.folder, key)
             return found
     return None

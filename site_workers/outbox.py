@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from fedround import layout
 from fedround.errors import ContractError, SetupError
-from fedround.files import make_folders, sync_folder
+from fedround.files import make_folders, sync_folder, take_place
 from fedround.records import ANSWERS, Answer, Plan
 from fedround.values import Purpose
 from site_workers.safe import Safe
@@ -137,8 +137,7 @@ def _keep(safe: Safe, place: Path, sealed: bytes, payload: bytes | None, sent: b
         if sent:
             (temporary / _SENT).touch()
             sync_folder(temporary)
-        temporary.rename(place)
-        sync_folder(place.parent)
+        take_place(temporary, place)
     except OSError as error:
         if (place / _ANSWER).exists():
             return _kept_already(safe, place, sealed)

@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fedround.errors import ContractError, SetupError
-from fedround.files import Version, version_of
+from fedround.files import Version, take_place, version_of
 from fedround.learning.recipe import Recipe
 from fedround.privacy import noise
 from fedround.signing import Identity
@@ -161,7 +161,7 @@ def finish_rotation(folder: Path, key: str) -> None:
     What waits for a key that the operator gave up does not.
     """
     if (waiting := next_noise(folder, key)).exists():
-        waiting.replace(folder / "keys" / "noise.key")
+        take_place(waiting, folder / "keys" / "noise.key")
 
 
 def _approved(path: Path, digests: tuple[str, ...]) -> str:

@@ -15,7 +15,7 @@ import tomlkit
 from fedround.errors import ContractError, SetupError
 from fedround.federation import CoordinatorEntry, Federation
 from fedround.federation_log import Logged
-from fedround.files import write_whole
+from fedround.files import make_folders, write_whole
 from fedround.signing import Identity, digest
 from fedround.values import parse
 from infra.federation_log import read_log, signed_length
@@ -115,7 +115,7 @@ def create_other(folder: Path, asked: CoordinatorInvitation, test_set: Path | No
                              "coordinators have the same")
     identity = Identity.generate()
     with new_folder(folder, settings, identity, asked.credential) as new:
-        (new / "approved").mkdir(mode=0o700)
+        make_folders(new / "approved", mode=0o700)
         write_whole(new / settings.recipe, asked.recipe.encode(), durable=True)
         write_whole(new / settings.contract, asked.contract.encode(), durable=True)
         for what, file in given.items():

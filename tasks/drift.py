@@ -17,7 +17,7 @@ from pydantic import Field
 from fedround.drift.judge import Asked, Drift, Told, judge
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError
-from fedround.files import write_whole
+from fedround.files import make_folders, write_whole
 from fedround.privacy.spec import NoPrivacy
 from fedround.promotion import Measured
 from fedround.statistics import Release
@@ -99,7 +99,7 @@ def judgements(coordinator: Coordinator, run: str) -> list[Drift]:
         path = coordinator.reports / run / "drift" / f"{one.plan.round:05d}-{one.plan.attempt:02d}.json"
         if (known := _known(path)) is None:
             known = _judged(coordinator, watch, asked[:place + 1], found[-1] if found else None)
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folders(path.parent, mode=0o700)
             write_whole(path, known.model_dump_json(indent=1).encode(), durable=True)
         found.append(known)
     return found

@@ -13,7 +13,7 @@ from tomlkit.items import AoT
 from fedround import layout
 from fedround.errors import ContractError, SetupError, StoreDeniedError, StoreUnavailableError
 from fedround.federation import Federation, SiteEntry
-from fedround.files import write_whole
+from fedround.files import make_folders, write_whole
 from fedround.learning.parts import WHOLE
 from fedround.learning.recipe import initial, load_recipe
 from fedround.learning.start import canonical, read
@@ -66,7 +66,7 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
     if test_set is not None:
         try_recipe(recipe, test_set, checked, contract)
     with new_folder(folder, settings, identity, credential) as new:
-        (new / "approved").mkdir(mode=0o700)
+        make_folders(new / "approved", mode=0o700)
         write_whole(new / settings.recipe, recipe.read_bytes(), durable=True)
         write_whole(new / settings.contract, contract.read_bytes(), durable=True)
         if test_set is not None and settings.test_set is not None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedround.errors import SetupError
-from fedround.files import keep_private, sync_folder
+from fedround.files import keep_private, make_folders, take_place
 from fedround.signing import Identity
 from infra.settings import CoordinatorSettings, RegionSettings, S3Credential, save_toml
 
@@ -33,15 +33,14 @@ def new_folder(folder: Path, settings: CoordinatorSettings | RegionSettings, ide
     new = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:
         for part in (new, new / "keys"):
-            part.mkdir(parents=True, mode=0o700)
+            make_folders(part, mode=0o700)
         identity.save(new / "keys" / "identity.pem")
         if credential is not None:
             save_toml(credential, new / "keys" / "s3.toml", f"The {of}'s S3 credential. Secret.", secret=True)
         yield new
         save_toml(settings, new / file, f"The {of}'s own settings. Paths are relative to this folder.")
         keep_private(new)
-        new.replace(folder)
-        sync_folder(folder.parent)
+        take_place(new, folder)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise

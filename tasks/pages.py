@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedround.errors import ContractError
-from fedround.files import write_whole
+from fedround.files import make_folders, write_whole
 from fedround.values import parse
 from tasks.reporting import RoundRecord, render_html
 from tasks.reporting.compare import render_comparison
@@ -33,7 +33,7 @@ def write(reports: Path, record: RoundRecord) -> None:
 def keep(reports: Path, record: RoundRecord) -> None:
     """The round's record alone."""
     path = path_of(reports, record.run, record.round)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folders(path.parent, mode=0o700)
     write_whole(path, record.model_dump_json(indent=1).encode(), durable=True)
 
 

@@ -22,7 +22,7 @@ import jinja2
 from pydantic import Field
 
 from fedround.errors import ContractError, SetupError
-from fedround.files import write_whole
+from fedround.files import make_folders, write_whole
 from fedround.values import Value
 from infra.doorkeeper.calls import CALLS
 from infra.doorkeeper.fetches import LOG
@@ -65,8 +65,8 @@ def make_proxy(folder: Path, proxy: Proxy) -> list[str]:
     """
     folder = folder.resolve()
     _check(folder, proxy)
-    (folder / "members").mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / "run").mkdir(exist_ok=True)
+    make_folders(folder / "members", mode=0o700)
+    make_folders(folder / "run")
     if not (folder / SERVER_AUTH).exists():
         write_whole(folder / SERVER_AUTH, f"proxy:{secrets.token_urlsafe(32)}\n".encode(), durable=True)
     if not (folder / "logins").exists():

@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fedround.errors import SetupError
+from fedround.files import make_folders
 from infra.settings import S3Credential
 from infra.stack import ports, prefect_server, seaweedfs
 from infra.stack.postgres import Postgres
@@ -145,7 +146,7 @@ class LocalStack:
         """One operation on a stack at a time."""
         lock = FileLock(self.home / ".stack.lock", timeout=_LOCK_PATIENCE_S)
         try:
-            self.home.mkdir(mode=0o755, parents=True, exist_ok=True)
+            make_folders(self.home, mode=0o755)
             lock.acquire()
         except Timeout:
             raise SetupError(f"another process has been starting or stopping the servers of {self.home} for "

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import psutil
 
 from fedround.errors import SetupError
+from fedround.files import take_place
 from infra.stack.server import Server, clean_environment
 
 _ROOT_STAND_IN = "fedround-postgres"
@@ -90,7 +91,7 @@ class Postgres:
         if outcome.returncode != 0:
             reason = outcome.stderr.strip().splitlines()[-1:] or ["no reason given"]
             raise SetupError(f"PostgreSQL could not make its data folder {self._data}: {reason[0]}")
-        unfinished.rename(self._data)
+        take_place(unfinished, self._data)
 
     def _end_strays(self) -> None:
         """End what an interrupted start or a killed server left behind, so that its lock file is no longer valid.

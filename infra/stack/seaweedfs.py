@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedround.errors import ContractError, SetupError, StoreError
+from fedround.files import make_folders
 from fedround.layout import region_prefix, site_prefix
 from fedround.values import Name
 from infra.settings import S3Credential
@@ -53,7 +54,7 @@ class SeaweedFS:
         """Start it on the five ports of `PORTS`. `wait_ready` waits. Raises SetupError."""
         self.coordinator_credential()
         data = self._folder / "data"
-        data.mkdir(mode=0o700, exist_ok=True)
+        make_folders(data, mode=0o700)
         (data / "mini.options").unlink(missing_ok=True)      # the last start's flags: this start has its own
         pinned = [flag for name in PORTS for flag in _port_flags(name.removeprefix("s3-"), ports[name])]
         environment = clean_environment(
@@ -141,7 +142,7 @@ class SeaweedFS:
         if keys is None:
             keys = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_urlsafe(30)}
             known.append({"name": name, "credentials": [keys], "actions": actions})
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folders(self._folder, mode=0o700)
             write_private(self._identities, json.dumps({"identities": known}, indent=1))
         elif (mine := next(identity for identity in known if identity["name"] == name))["actions"] != actions:
             mine["actions"] = actions

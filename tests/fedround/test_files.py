@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,8 @@ import pytest
 
 from fedround import files
 from tests.disk import is_durable, replace_alike, rewrite_alike, watched
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path):
@@ -92,6 +95,32 @@ def test_every_new_folder_is_synced_in_the_one_that_holds_it(tmp_path: Path):
         files.make_folders(tmp_path / "a" / "b" / "c")
         files.make_folders(tmp_path / "a" / "b" / "c")
     assert happened == [("synced", tmp_path), ("synced", tmp_path / "a"), ("synced", tmp_path / "a" / "b")]
+
+
+def test_what_takes_a_place_is_named_there_durably(tmp_path: Path):
+    new, place = tmp_path / "new", tmp_path / "sub" / "place"
+    (tmp_path / "sub").mkdir()
+    new.write_bytes(b"it")
+    with watched() as happened:
+        files.take_place(new, place)
+    assert happened == [("named", place), ("synced", tmp_path / "sub")]
+    assert place.read_bytes() == b"it"
+
+
+PACKAGES = ("fedround", "fedround_cli", "flows", "infra", "site_workers", "tasks", "validation")
+ITS_OWN = {"fedround/files.py", "infra/model_registry.py", "infra/stack/server.py"}
+"""The first makes such folders; the second syncs every folder itself; the third notes processes, and none runs after a power
+cut."""
+DURABLE = re.compile(r"durable=True|create_once\(|save_toml\(|write_private\(|identity\.save\(")
+
+
+def test_whoever_writes_durably_makes_folders_and_renames_durably_too():
+    """A file's name lasts only if the names of the folders above it do."""
+    writers = {path.relative_to(ROOT).as_posix(): text for package in PACKAGES for path in (ROOT / package).rglob("*.py")
+               if DURABLE.search(text := path.read_text())}
+    assert len(writers) > 20
+    assert [name for name, text in writers.items() if name not in ITS_OWN
+            and re.search(r"\.(mkdir|rename|touch)\(|os\.(replace|rename|mkdir)\(", text)] == []
 
 
 def test_a_file_in_a_folder_s_place_is_not_a_folder(tmp_path: Path):

@@ -9,6 +9,7 @@ from fedround.records import LogHead
 from fedround.signing import Identity
 from infra.settings import SiteSettings, load_toml
 from site_workers import approval, outbox, seen
+from site_workers.keys import agreed_identity, begin_rotation
 from tests.disk import is_durable, watched
 from tests.small_federation import RECIPE, SmallFederation
 
@@ -65,3 +66,13 @@ def test_that_an_answer_has_arrived_is_durable_before_its_tensors_go(federation:
         entry.mark_sent()
     assert ("synced", entry.folder) in happened
     assert not tensors.exists()
+
+
+def test_a_new_key_has_its_place_before_the_noise_secret_that_waits_for_it(federation: SmallFederation):
+    """After a power cut between the two, the old key with the new passphrase's secret would open nothing."""
+    site = federation.site("north")
+    new, folder = begin_rotation(site, None), site.folder / "keys"
+    with watched() as happened:
+        agreed_identity(site, new)
+    assert happened == [("named", folder / "identity.pem"), ("synced", folder),
+                        ("named", folder / "noise.key"), ("synced", folder)]
