@@ -21,7 +21,7 @@ from pydantic import Field, StringConstraints
 from fedround.errors import ChainError, TrustError
 from fedround.federation import Federation
 from fedround.records import LogHead
-from fedround.signing import Identity, is_signed, sign
+from fedround.signing import is_signed
 from fedround.spoken import how_many
 from fedround.values import MAX_NUMBER, Digest, Name, PublicKey, Rows, Signature, Signed, ToolVersion, Value, Weight
 
@@ -135,11 +135,6 @@ class Logged:
     def head(self) -> LogHead:
         """Names the log up to here."""
         return LogHead(number=self.entry.number, digest=self.digest)
-
-
-def sign_rotation(federation: str, site: str, new: str, old: Identity) -> Signature:
-    """The statement that the old key signs for its successor."""
-    return sign(Rotation(federation=federation, site=site, old=old.key, new=new), old)
 
 
 def changes(before: Federation | None, after: Federation, rotations: Mapping[str, Signature]) -> tuple[Change, ...]:

@@ -97,7 +97,7 @@ def _for_record(mechanism: Mechanism) -> Released | None:  # noqa: PLR0911 - one
         case GaussianCounts(noise_std=std, rows_per_person=rows):
             return Released(std if rows is None else std / 2)     # one row's numbers go, and those of one that waited come
         case RowSum(noise_multiplier=noise, rows_per_person=rows):
-            return Released(noise if rows is None else noise / 2)   # without one of her rows, her mean may be any other
+            return Released(noise if rows is None else noise / 2)   # without one row of a person, the mean may be any other
         case GaussianUpdate(noise_multiplier=noise):
             return Released(noise / 2)                            # from one point of a ball to any other
         case RandomisedLabels(epsilon=epsilon):

@@ -125,12 +125,6 @@ def take(examples: Examples, places: Places) -> Examples:
     return examples.at(places)
 
 
-def label_shares(parts: dict[str, Places], strata_N: Places) -> dict[str, npt.NDArray[np.int64]]:
-    """How many rows of each label (`Kind.strata`) each site has, (C,)."""
-    most = int(strata_N.max(initial=0)) + 1
-    return {site: np.bincount(strata_N[places], minlength=most) for site, places in parts.items()}
-
-
 def _shares(generator: np.random.Generator, concentration: float, sites: int) -> npt.NDArray[np.float64]:
     """A Dirichlet draw. Gamma variables of a tiny shape underflow to zero all at once: then one site gets all."""
     weights = generator.standard_gamma(concentration, sites)

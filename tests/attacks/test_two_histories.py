@@ -55,7 +55,7 @@ def carry(site: str, origin: SmallFederation, target: SmallFederation) -> None:
 
 
 def below_the_quorum(world: SmallFederation, names: tuple[str, ...]) -> None:
-    """A round that the coordinator commits with two sites, although three were agreed: with his own software, he can."""
+    """A round that the coordinator commits with two sites, although three were agreed: with other software it can."""
     planned = world.plan()
     for name in names:
         world.answer(name, planned)

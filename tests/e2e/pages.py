@@ -1,4 +1,4 @@
-"""The documentation as data: what a reader would type, the files he would write, and what he would see."""
+"""The documentation as data: what a reader would type, the files a reader would write, and what a reader would see."""
 
 from __future__ import annotations
 

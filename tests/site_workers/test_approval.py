@@ -59,7 +59,7 @@ def test_looking_at_a_recipe_runs_nothing_of_it_and_tells_what_it_imports(tmp_pa
 @pytest.mark.parametrize("hidden", [
     "\u202e", "\u2066", "\u200b", "\x1b[2K", "\x08", "\r", "\x0c", "\u2028", "\ufeff", "\x00"], ids=ascii)
 def test_attack_text_that_a_screen_shows_otherwise_than_it_runs_is_not_offered(tmp_path: Path, hidden: str):
-    """"Trojan Source" (CVE-2021-42574) and terminal escapes: the operator would approve what he has not read."""
+    """"Trojan Source" (CVE-2021-42574) and terminal escapes: the operator would approve what nobody has read."""
     path = tmp_path / "recipe.py"
     path.write_bytes(RECIPE.replace("import numpy", f"x = 1  # {hidden} y\nimport numpy").encode())
     with pytest.raises(ContractError, match=f"U\\+{ord(hidden[0]):04X}"):

@@ -1,4 +1,4 @@
-"""The unit `person` on a real federation: whoever has many rows is one person, and the ledger pays for her."""
+"""The unit `person` on a real federation: whoever has many rows is one person, and the ledger pays for the person."""
 
 from __future__ import annotations
 

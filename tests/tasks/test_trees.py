@@ -137,7 +137,7 @@ def test_a_federation_file_with_another_learner_than_the_recipe_is_refused_in_wo
 
 
 def test_trees_grow_from_persons_where_persons_are_promised_something(tmp_path, rows_are_judged_here):
-    """Her column comes from the small federation's rows; the ledger says how many of her rows were used."""
+    """The column of persons comes from the small federation's rows; the ledger says how many rows of one were used."""
     promise = {"unit": "person", "epsilon": 5.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 3, "person": "customer",
                "rows_per_person": 2}
     federation = made(tmp_path, max_epsilon=13.0, units=("person",), max_epsilon_person=5.0, privacy=promise,

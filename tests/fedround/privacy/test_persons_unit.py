@@ -69,7 +69,7 @@ def test_of_counts_a_person_pays_for_all_rows_in_one_cell():
 
 @pytest.mark.parametrize(("rate", "steps"), [(0.1, 20), (0.5, 4)])
 def test_a_record_of_a_person_is_exchanged_within_the_ball_as_a_second_accountant_says(rate, steps):
-    """Without one of her rows a person's clipped mean is any other vector of the ball."""
+    """Without one of its rows a person's clipped mean is any other vector of the ball."""
     event = SelfComposedDpEvent(PoissonSampledDpEvent(rate, GaussianDpEvent(1.1)), steps)
     oracle = PLDAccountant(NeighboringRelation.REPLACE_ONE).compose(event).get_epsilon(DELTA)
     ours = epsilon([OURS.model_copy(update={"sampling_rate": rate, "steps": steps})], DELTA, "record")
