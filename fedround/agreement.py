@@ -16,13 +16,12 @@ from fedround.choices import Choice, Choices, Offer
 from fedround.compression.spec import Compression, is_unbiased
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError, ToleranceError
+from fedround.learning.agreed import objection_to_learner
 from fedround.learning.algorithms import Ditto
 from fedround.learning.clusters import objection_to_clusters
-from fedround.learning.foreign.agreed import objection_to_foreign
 from fedround.learning.foreign.spec import Foreign
 from fedround.learning.paced import objection_to_pace
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer, Training
-from fedround.learning.trees.agreed import objection_to_trees
 from fedround.learning.trees.spec import Trees
 from fedround.learning.union.agreed import objection_to_sums, objection_without_sums
 from fedround.privacy.spec import GradientPrivacy, NoPrivacy, Privacy, SitePrivacy
@@ -150,11 +149,10 @@ class Agreement(Value):
         return self
 
     @model_validator(mode="after")
-    def _check_algorithm(self) -> Self:
+    def _check_learner(self) -> Self:
         check_steps(self.privacy, self.training)
-        if isinstance(self.training, LocalTraining) and (why_not := self.training.objection_to(self.privacy)) is not None:
-            raise ValueError(why_not)
-        if (why_not := self.training.algorithm.objection_to(self.compression, self.how_to_aggregate())) is not None:
+        if (why_not := objection_to_learner(self.training, self.privacy, self.optimizer, self.how_to_aggregate(),
+                                            self.compression, self.parts, self.personal)) is not None:
             raise ValueError(why_not)
         return self
 
@@ -162,9 +160,6 @@ class Agreement(Value):
     def _check_what_stays_at_the_sites(self) -> Self:
         if self.personal is not None and self.parts.private:
             raise ValueError("a personal model has every part for itself: agree on private parts or on a personal model")
-        if self.personal is not None and isinstance(self.training, LocalTraining) and (
-                why_not := self.personal.objection(self.training)) is not None:
-            raise ValueError(why_not)
         if self.parts.private and isinstance(self.how_to_aggregate().rule, FLTrust):
             raise ValueError("fltrust compares updates with one that the coordinator computes, and the coordinator has no "
                              "private part: agree on another rule, or on no private parts")
@@ -186,21 +181,6 @@ class Agreement(Value):
     def _check_drift(self) -> Self:
         if self.drift is not None and (why_not := self.drift.objection_to(self.privacy)) is not None:
             raise ValueError(f"drift: {why_not}")
-        return self
-
-    @model_validator(mode="after")
-    def _check_trees(self) -> Self:
-        if isinstance(self.training, Trees) and (why_not := objection_to_trees(
-                self.training, self.privacy, self.optimizer, self.how_to_aggregate(), self.compression, self.parts,
-                self.personal)) is not None:
-            raise ValueError(why_not)
-        return self
-
-    @model_validator(mode="after")
-    def _check_foreign(self) -> Self:
-        if isinstance(self.training, Foreign) and (why_not := objection_to_foreign(
-                self.privacy, self.how_to_aggregate(), self.parts, self.personal)) is not None:
-            raise ValueError(why_not)
         return self
 
     @model_validator(mode="after")
@@ -268,7 +248,7 @@ class Agreement(Value):
 
     @model_validator(mode="after")
     def _check_pace(self) -> Self:
-        if self.pace is not None and isinstance(self.training, LocalTraining) and self.training.rule is not None:
+        if self.pace is not None and self.training.rule is not None:
             raise ValueError("pace: an update that comes late was trained at another level of training.rule than the round "
                              "that it enters: leave one of them out")
         if self.pace is not None and (why_not := objection_to_pace(
@@ -295,7 +275,7 @@ class Agreement(Value):
         if said is None or self.training == said:
             return self
         if "training" in self.model_fields_set and self.training != LocalTraining():
-            raise ContractError(f"the recipe says {said.name.upper()}, and the settings have a section [training] that says "
+            raise ContractError(f"the recipe says {said.in_recipes}, and the settings have a section [training] that says "
                                 "otherwise: remove the section; what is needed stands in the recipe")
         settings = {name: getattr(self, name) for name in self.model_fields_set} | {"training": said}
         try:

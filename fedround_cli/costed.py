@@ -80,17 +80,13 @@ def partition_of(terms: Terms, name: str | None) -> Partition | None:
 
 def _training(table: dict[str, Any], recipe: Path | None, source: str) -> Training:
     """The table's, or what the recipe says."""
-    from fedround.learning.foreign.spec import Foreign
     from fedround.learning.recipe import load_recipe
-    from fedround.learning.spec import LocalTraining
-    from fedround.learning.trees.spec import Trees
-    from fedround.learning.union.spec import UnionStep
+    from fedround.learning.spec import NAMED, LocalTraining
     from fedround.values import parse
 
     if recipe is not None and (said := load_recipe(recipe).learner) is not None:
         return said
-    kinds: dict[str, type[Training]] = {"trees": Trees, "union_step": UnionStep, "foreign": Foreign}
-    return parse(kinds.get(str(table.get("name")), LocalTraining), table, source)
+    return parse(NAMED.get(str(table.get("name")), LocalTraining), table, source)
 
 
 def costed(path: Path | None, said: dict[str, Any], recipe: Path | None, secure: SecureSum | None) -> Terms:

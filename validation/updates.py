@@ -9,7 +9,7 @@ from __future__ import annotations
 from fedround import codec
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
 from fedround.federation import MORE_ROWS, SiteEntry
-from fedround.learning.spec import LocalTraining, Training
+from fedround.learning.spec import Training
 from fedround.privacy.calibration import LARGEST_NOISE_MULTIPLIER
 from fedround.privacy.spec import (
     DpFtrl,
@@ -208,8 +208,7 @@ def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
 
 def _check_steps(covered: int, training: Training, source: str) -> None:
     """Check that a mechanism covers the steps that were agreed, or as few as a slow site may do."""
-    fewest, most = ((training.fewest_paid, training.paid) if isinstance(training, LocalTraining)
-                    else (training.local_steps, training.local_steps))
+    fewest, most = training.fewest_paid, training.paid
     if not fewest <= covered <= most:
         raise ContractError(f"{source}: took {how_many(covered, 'step')}, the plan asks for {most}"
                             + (f", and for {fewest} at least" if fewest < most else ""))

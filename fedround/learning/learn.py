@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from fedround.learning.foreign.spec import Foreign
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.persons import Persons
 from fedround.learning.recipe import Recipe
-from fedround.learning.spec import Training
+from fedround.learning.spec import LocalTraining, Training
 from fedround.learning.train import Trained, train
 from fedround.learning.trees.site import sums
 from fedround.learning.trees.spec import Trees
@@ -38,34 +39,35 @@ def learn(recipe: Recipe, base: Tensors, examples: Examples, training: Training,
     Raises ContractError if the recipe is for another learner than the plan's.
     """
     check_learner(recipe, training)
-    if isinstance(training, UnionStep):
-        raise ContractError("the learner 'union_step' sends no update of one site: agree on combine, and ask for its summand")
-    if isinstance(training, Foreign):
-        if elsewhere is None:
-            raise ContractError("a foreign client runs at the sites alone: nothing trains it here")
-        return Trained(change(base, elsewhere, mechanism, noise), None, training.local_steps)
-    if isinstance(training, Trees):
-        recipe.check(examples)
-        return Trained(sums(training, recipe.task, base, examples, mechanism, noise, persons), None, training.local_steps)
-    return train(recipe, base, examples, training, mechanism, noise, cancelled, start, shift_D=shift_D, time_is_up=time_is_up,
-                 rest=rest, persons=persons, device=device)
+    match training:
+        case LocalTraining():
+            return train(recipe, base, examples, training, mechanism, noise, cancelled, start, shift_D=shift_D,
+                         time_is_up=time_is_up, rest=rest, persons=persons, device=device)
+        case Trees():
+            recipe.check(examples)
+            return Trained(sums(training, recipe.task, base, examples, mechanism, noise, persons), None, training.local_steps)
+        case Foreign():
+            if elsewhere is None:
+                raise ContractError("a foreign client runs at the sites alone: nothing trains it here")
+            return Trained(change(base, elsewhere, mechanism, noise), None, training.local_steps)
+        case UnionStep():
+            raise ContractError("the learner 'union_step' sends no update of one site: agree on combine, and ask for its "
+                                "summand")
+        case _:
+            assert_never(training)
 
 
 def check_learner(recipe: Recipe, training: Training) -> None:
     """Raise ContractError if the plan's learner is not the recipe's (the one that was read and approved), or weighs labels
     that the recipe does not have.
     """
-    if recipe.trees != (training if isinstance(training, Trees) else None):
+    said, agreed = recipe.learner, None if training.in_recipes is None else training
+    if said != agreed:
         raise ContractError(f"recipe '{recipe.name}' " + (
-            "says no TREES, and the federation agreed on trees" if recipe.trees is None else
-            "says TREES, and the federation agreed on another learner, or on trees with other settings")
+            f"says no {training.in_recipes}, and the federation agreed on that" if said is None else
+            f"says {said.in_recipes}, and the federation agreed on another learner, or on that with other settings")
             + ": make the federation file from this recipe")
-    if recipe.foreign != (training if isinstance(training, Foreign) else None):
-        raise ContractError(f"recipe '{recipe.name}' " + (
-            "says no FOREIGN, and the federation agreed on a client" if recipe.foreign is None else
-            "says FOREIGN, and the federation agreed on another learner, or on another client")
-            + ": make the federation file from this recipe")
-    if isinstance(training, Trees | Foreign) or not training.class_weights:
+    if not training.class_weights:
         return
     if len(training.class_weights) != recipe.task.labels:
         raise ContractError(f"training.class_weights has {how_many(len(training.class_weights), 'weight')}, and recipe "

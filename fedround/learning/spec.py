@@ -19,15 +19,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, TypeAdapter, model_validator
 
 from fedround.codec import Schema
-from fedround.learning.algorithms import Algorithm, Plain
+from fedround.learning.algorithms import Algorithm, Plain, Vectors
+from fedround.learning.algorithms.base import Float32
 from fedround.learning.augmentation import Augmentation
 from fedround.learning.decay import Plateau, Rule
 from fedround.learning.foreign.spec import Foreign
+from fedround.learning.learner import ClassWeights, Learner
 from fedround.learning.trees.spec import Trees
-from fedround.learning.union.spec import ClassWeights, UnionStep
+from fedround.learning.union.spec import UnionStep
 from fedround.privacy.calibration import sampling_rate
 from fedround.privacy.spec import GradientPrivacy, Privacy, SitePrivacy
 from fedround.spoken import how_many
@@ -39,7 +41,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 # -- at a site ---------------------------------------------------------------------------------------------------------
 
 
-class LocalTraining(Value):
+class LocalTraining(Learner):
     """What one site does in one round: `local_steps` steps on batches of (expected) `batch_size` rows.
 
     optimizer: "sgd", with momentum if there is any, or "adam" (Kingma and Ba 2015, arXiv:1412.6980, with its constants 0.9,
@@ -101,7 +103,7 @@ class LocalTraining(Value):
         return self
 
     def objection_to(self, privacy: Privacy) -> str | None:
-        """Why it cannot be agreed together with this privacy; None if it can."""
+        """As `Learner`."""
         if self.covered is not None:
             return "training.covered is what plans say: agree on local_steps, and on a rule"
         if isinstance(self.rule, Plateau) and isinstance(privacy, SitePrivacy):
@@ -111,6 +113,14 @@ class LocalTraining(Value):
             return ("fewest_steps: noise on gradients is calibrated to a site's own number of steps, and there is none here: "
                     "partial alone lets slow sites send what they did")
         return None
+
+    def at_site(self, shift_D: Float32 | None, sent_D: Float32) -> Vectors:
+        """As `Learner`: the algorithm's."""
+        return self.algorithm.at_site(shift_D, sent_D, self)
+
+    def at_server(self, served: Vectors, aggregate_D: Float32, share: float) -> Vectors:
+        """As `Learner`: the algorithm's."""
+        return self.algorithm.at_server(served, aggregate_D, self, share)
 
     def sampling_rate(self, rows: int) -> float:
         """The chance of each row to be in a step's batch, so that `batch_size` rows are expected (at most all of them)."""
@@ -133,16 +143,25 @@ class LocalTraining(Value):
         return model
 
 
+NAMED: dict[str, type[Trees | UnionStep | Foreign]] = {
+    str(one.model_fields["name"].default): one for one in (Trees, UnionStep, Foreign)}
+"""Learners by the name that they have in a document. Steps have none."""
+
+
 def _learner(said: Any) -> str:
     name = said.get("name") if isinstance(said, dict) else getattr(said, "name", None)
-    return name if name in ("trees", "union_step", "foreign") else "steps"
+    return name if name in NAMED else "steps"
 
 
 Training = Annotated[Annotated[LocalTraining, Tag("steps")] | Annotated[Trees, Tag("trees")]
                      | Annotated[UnionStep, Tag("union_step")] | Annotated[Foreign, Tag("foreign")],
                      Discriminator(_learner)]
-"""How a model is learnt. A new learner is a value like these, what a site does for it (`fedround.learning.learn`), and what
-the server makes of what the sites send (`fedround.rounds.server.moved`)."""
+"""How a model is learnt. A new learner is a `Learner` like these; mypy names the places that must say what they do with it:
+what it cannot be agreed with (`fedround.learning.agreed`), its noise (`fedround.rounds.campaign`), what a site does for it
+(`fedround.learning.learn`), what a secure sum of it says (`fedround.rounds.summed`), and what the server makes of what sites
+send (`fedround.rounds.server.moved`)."""
+TRAINING: TypeAdapter[Training] = TypeAdapter(Training)
+"""Reads any of them."""
 
 
 # -- of which parts a model is made --------------------------------------------------------------------------------------

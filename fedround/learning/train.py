@@ -24,7 +24,7 @@ from fedround.learning.noised import noised_change
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.persons import NOBODY, Persons
 from fedround.learning.recipe import Recipe
-from fedround.learning.spec import LocalTraining
+from fedround.learning.spec import LocalTraining, Training
 from fedround.learning.sums import gradient_sums
 from fedround.privacy.noise import FINE, GRID, NoiseSource, noised_counts
 from fedround.privacy.spec import DpFtrl, DpSgd, PerRecord, TrainingMechanism
@@ -183,7 +183,7 @@ def _batches(mechanism: TrainingMechanism, training: LocalTraining, rows: int, n
             yield np.flatnonzero(noise.random(rows) < rate)
 
 
-def asked_of(mechanism: TrainingMechanism, training: LocalTraining) -> int:
+def asked_of(mechanism: TrainingMechanism, training: Training) -> int:
     """How many steps a site does if its time suffices: those of the plan, as far as its mechanism covers them."""
     return min(mechanism.steps, training.local_steps) if isinstance(mechanism, PerRecord) else training.local_steps
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from fedround.agreement import Agreement
-from fedround.learning.spec import LocalTraining
 from fedround.records import Exclusion
 from fedround.rounds.earlier import Earlier, standings
 from fedround.rounds.reputation import exclusions, first_judged
@@ -16,8 +15,7 @@ def first_that_counts(agreed: Agreement, number: int) -> int:
     """The oldest round that matters for round `number`: to the reputation policy, to a selection, or to a rule of
     training.
     """
-    rule = agreed.training.rule if isinstance(agreed.training, LocalTraining) else None
-    looks_back = max((one.looks_back for one in (agreed.selection, rule) if one is not None), default=0)
+    looks_back = max((one.looks_back for one in (agreed.selection, agreed.training.rule) if one is not None), default=0)
     return min(first_judged(agreed.reputation, number), max(1, number - looks_back))
 
 

@@ -15,7 +15,6 @@ from fedround.errors import ContractError
 from fedround.learning.foreign.spec import Foreign
 from fedround.learning.spec import LocalTraining, Training
 from fedround.learning.trees.spec import Trees
-from fedround.learning.union.spec import UnionStep
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.calibration import calibrate, sampling_rate, smallest_noise
 from fedround.privacy.entries import without_clip_norm
@@ -68,7 +67,7 @@ def mechanism_for(privacy: Privacy, training: Training, evaluation: LocalEvaluat
     if isinstance(training, Trees | Foreign):
         return _of_one_release(privacy, evaluation, groups, drift, apart=apart)
     # Noise multipliers are relative to the clip norm, which adaptive clipping changes every round: calibrated once for all.
-    noise = _noise(privacy.model_copy(update={"clip_norm": 1.0}), training.batch_size, _paid(training), evaluation, rows,
+    noise = _noise(privacy.model_copy(update={"clip_norm": 1.0}), training.batch_size, training.paid, evaluation, rows,
                    groups, drift, apart=apart)
     if isinstance(privacy, SitePrivacy):
         return GaussianUpdate(noise_multiplier=noise, clip_norm=privacy.clip_norm)
@@ -76,11 +75,7 @@ def mechanism_for(privacy: Privacy, training: Training, evaluation: LocalEvaluat
         return DpFtrl(noise_multiplier=noise, clip_norm=privacy.clip_norm, steps=training.paid, rows=rows,
                       batch_size=_fixed_batch(training.batch_size, training.paid, rows))
     return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=training.sampling_rate(rows),
-                 steps=_paid(training), count_noise_std=privacy.count_noise_std, rows_per_person=cap(privacy))
-
-
-def _paid(training: LocalTraining | UnionStep) -> int:
-    return training.paid if isinstance(training, LocalTraining) else training.local_steps
+                 steps=training.paid, count_noise_std=privacy.count_noise_std, rows_per_person=cap(privacy))
 
 
 def _of_one_release(privacy: Promise, evaluation: LocalEvaluation, groups: Groups | None,

@@ -70,7 +70,7 @@ def level_of(agreed: LocalTraining, training: Training) -> int | None:
 
 def looks_at_scores(training: Training) -> bool:
     """Whether the training of the next round follows from what the sites' counts say of the model of this one."""
-    return isinstance(training, LocalTraining) and isinstance(training.rule, Plateau)
+    return isinstance(training.rule, Plateau)
 
 
 def told_by(task: Task, said: Iterable[Release]) -> Told | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,7 @@ from fedround.compression.law import law_of_what_arrives
 from fedround.learning.algorithms import Vectors
 from fedround.learning.foreign.spec import Foreign
 from fedround.learning.law import law_of
+from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Task
 from fedround.learning.trees.server import grow
 from fedround.learning.trees.spec import Trees
@@ -220,10 +221,8 @@ def step(terms: Terms, task: Task, before: Server, delta_D: Float32, used: Seque
     Raises ContractError if the step leaves the range of float32, or the model cannot grow.
     """
     model, optimizer = moved(terms, task, before, delta_D, math.fsum(weights[site] for site in sorted(used)))
-    if isinstance(terms.training, Trees | UnionStep | Foreign):
-        return Server(model, optimizer)
     share = share_of(used, weights, weighted=uses_weights(terms.aggregation))
-    return Server(model, optimizer, terms.training.algorithm.at_server(before.served, delta_D, terms.training, share))
+    return Server(model, optimizer, terms.training.at_server(before.served, delta_D, share))
 
 
 def moved(terms: Terms, task: Task, before: Server, delta_D: Float32,
@@ -232,10 +231,14 @@ def moved(terms: Terms, task: Task, before: Server, delta_D: Float32,
 
     weight: of the sites whose updates the delta is a mean of; None: it is no such mean.
     """
-    if isinstance(terms.training, Trees):
-        noised = not isinstance(terms.privacy, NoPrivacy)
-        return grow(terms.training, task, before.model, delta_D, weight, noised=noised), None
-    return optimizers.step(before.model, before.optimizer, delta_D, terms.optimizer)
+    match terms.training:
+        case Trees():
+            noised = not isinstance(terms.privacy, NoPrivacy)
+            return grow(terms.training, task, before.model, delta_D, weight, noised=noised), None
+        case LocalTraining() | UnionStep() | Foreign():
+            return optimizers.step(before.model, before.optimizer, delta_D, terms.optimizer)
+        case _:
+            assert_never(terms.training)
 
 
 def share_of(used: Sequence[str], weights: Mapping[str, float], *, weighted: bool) -> float:

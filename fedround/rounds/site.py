@@ -204,22 +204,28 @@ def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs,
 
 def _summand(asks: Question, terms: Terms, inputs: Inputs, offered: Offer, draws: Draws, evidence: _Evidence) -> Float64:
     """What a site adds to a secure sum, (S,)."""
-    size, training = codec.coordinates(terms.sent(codec.schema_of(inputs.base))), terms.training
+    size = codec.coordinates(terms.sent(codec.schema_of(inputs.base)))
     parts, private, found = layout(asks, terms, size, offered.mechanisms), inputs.rest.private, list[Float64]()
-    if isinstance(offered.training, DpSgd) and isinstance(training, UnionStep):
-        persons = persons_at(terms.privacy, inputs.train, inputs.column, draws)
-        check_learner(inputs.recipe, training)
-        found.append(clipped_gradients(inputs.recipe, inputs.base, inputs.train, training, offered.training, parts[0].cells,
-                                       draws.training(None, private), rest=inputs.rest, persons=persons,
-                                       device=inputs.device))
-    elif isinstance(offered.training, RowSum) and isinstance(training, Trees):
-        check_learner(inputs.recipe, training)
-        persons = persons_at(terms.privacy, inputs.train, inputs.column, draws)
-        found.append(sums_of_leaves(training, inputs.recipe.task, inputs.base, inputs.train, parts[0].cells,
-                                    draws.training(None, private), persons))
+    if offered.training is not None:
+        found.append(_learnt(terms, inputs, offered.training, parts[0].cells, draws))
     for place, (statistic, part) in enumerate(zip(offered.statistics, parts[len(found):], strict=True)):
         found.append(statistic.in_cells(part.cells).noised(evidence, draws.statistic(place, private)).ravel())
     return np.concatenate(found)
+
+
+def _learnt(terms: Terms, inputs: Inputs, mechanism: TrainingMechanism, cells: int, draws: Draws) -> Float64:
+    """The learner's part of it, (D,)."""
+    training, noise = terms.training, draws.training(None, inputs.rest.private)
+    check_learner(inputs.recipe, training)
+    persons = persons_at(terms.privacy, inputs.train, inputs.column, draws)
+    match training, mechanism:
+        case UnionStep(), DpSgd():
+            return clipped_gradients(inputs.recipe, inputs.base, inputs.train, training, mechanism, cells, noise,
+                                     rest=inputs.rest, persons=persons, device=inputs.device)
+        case Trees(), RowSum():
+            return sums_of_leaves(training, inputs.recipe.task, inputs.base, inputs.train, cells, noise, persons)
+        case _:
+            raise ContractError(f"no secure sum adds up {training.in_words} with {mechanism.kind}")
 
 
 def _of_each_model(terms: Terms, inputs: Inputs) -> list[Inputs]:
@@ -261,7 +267,7 @@ def declare(mechanism: TrainingMechanism, training: Training, rows: int, steps: 
             within_clip: float | None) -> Declared:
     """What is said of an update: the number of rows, or of persons, only where it is needed to know the noise."""
     all_of_them = isinstance(mechanism, RowSum) or (isinstance(mechanism, DpSgd) and mechanism.sampling_rate == 1)
-    asked = asked_of(mechanism, training) if isinstance(training, LocalTraining) else training.local_steps
+    asked = asked_of(mechanism, training)
     return Declared(mechanism, rows if all_of_them else None, steps if steps < asked else None, within_clip)
 
 
@@ -292,9 +298,7 @@ def send(how: Compression | None, delta_D: Float32, kept: Kept, draws: Draws, se
 def vectors_after(terms: Terms, shift_D: Float32 | None, sent: Sent) -> Vectors:
     """The vectors that a site keeps after it has sent this."""
     residual = {} if sent.residual_D is None else {RESIDUAL: sent.residual_D}
-    if not isinstance(terms.training, LocalTraining):
-        return residual
-    return {**terms.training.algorithm.at_site(shift_D, sent.arrives_D, terms.training), **residual}
+    return {**terms.training.at_site(shift_D, sent.arrives_D), **residual}
 
 
 class _Evidence:

@@ -45,7 +45,7 @@ def check(agreement: Agreement, rounds: int, share: float, root: Examples | None
 def not_simulated(agreement: Agreement, sites: Mapping[str, Site], *, timed: bool, dated: bool) -> list[str]:
     """What is agreed and has no effect here."""
     training = agreement.training
-    fewer = isinstance(training, LocalTraining) and training.fewest_steps is not None
+    fewer = training.fewest_steps is not None
     unread = ", ".join(words for words, holds in {
         "[pace]": agreement.pace is not None, "'enough'": agreement.enough is not None, "'fewest_steps'": fewer}.items()
         if holds)
@@ -74,6 +74,5 @@ def turns_of(agreement: Agreement, asking: Asking, seconds: Mapping[str, float] 
     if seconds is None:
         return at_once(agreement, names, rounds, asking)
     training = agreement.training
-    if isinstance(training, LocalTraining):
-        seconds = {site: took * paid.get(site, training.local_steps) / training.local_steps for site, took in seconds.items()}
+    seconds = {site: took * paid.get(site, training.local_steps) / training.local_steps for site, took in seconds.items()}
     return turns(agreement, seconds, rounds, asking, every_s=0.0 if calendar is None else calendar.every_s)

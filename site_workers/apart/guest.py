@@ -205,12 +205,9 @@ class _Guest:
 
     @staticmethod
     def _training(said: Said) -> Any:
-        from fedround.learning.spec import LocalTraining
-        from fedround.learning.union.spec import UnionStep
+        from fedround.learning.spec import TRAINING
 
-        if said["training"] is None:
-            return None
-        return (UnionStep if said["union"] else LocalTraining).model_validate_json(said["training"])
+        return None if said["training"] is None else TRAINING.validate_json(said["training"])
 
 
 def _told(error: BaseException) -> Said:

@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -118,7 +117,7 @@ class Host:
         """As `Apart`. Warnings are lines of printable text."""
         told, _ = self._ask("tried", {
             "form": form, "parts": None if parts is None else parts.model_dump_json(), "device": device,
-            "per_record": per_record, **_of_training(training)}, returns=())
+            "per_record": per_record, "training": _of_training(training)}, returns=())
         notes, number = told.get("notes"), told.get("number")
         if not isinstance(notes, list) or not isinstance(number, int | float) or not math.isfinite(number):
             raise self._odd()
@@ -142,7 +141,7 @@ class Host:
         told, _ = self._ask("gradients", {
             **dict(zip(("base", "private", "frozen"), names, strict=True)), "rows": self._hold(sought.examples),
             "bound": None if bound is None else [bound.clip.norm, bound.clip.cell, bound.each, bound.expected],
-            "device": sought.device, **_of_training(sought.training)}, [array for part in arrays for array in part],
+            "device": sought.device, "training": _of_training(sought.training)}, [array for part in arrays for array in part],
             returns=())
         trained = told.get("trained")
         if not isinstance(trained, list) or not sought.base.keys() <= set(trained) <= {*sought.base, *rest.private}:
@@ -252,5 +251,5 @@ def _is_short(total_D: Int64, units: int, bound: Bound) -> bool:
     return float(np.linalg.norm(long_D)) <= units * bound.clip.norm / bound.clip.cell * (1 + 1e-9)
 
 
-def _of_training(training: LocalTraining | UnionStep | None) -> dict[str, Any]:
-    return {"training": None if training is None else training.model_dump_json(), "union": isinstance(training, UnionStep)}
+def _of_training(training: LocalTraining | UnionStep | None) -> str | None:
+    return None if training is None else training.model_dump_json()

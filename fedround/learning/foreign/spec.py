@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from fedround.codec import Schema
 from fedround.errors import ContractError
-from fedround.learning.algorithms import Algorithm, Plain
-from fedround.values import LARGEST_WHOLE, Digest, Value
+from fedround.learning.learner import AtOnce, ClassWeights
+from fedround.values import LARGEST_WHOLE, Digest
 
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$",
@@ -33,7 +33,7 @@ def _pairs(found: object) -> object:
 Settings = Annotated[tuple[tuple[Word, Setting], ...], BeforeValidator(_pairs), Field(max_length=100)]
 
 
-class Foreign(Value):
+class Foreign(AtOnce):
     """Training by code that knows nothing of this product: it gets the base model's numbers, and gives the trained ones back.
 
     kind: whose interface the code was written for.
@@ -78,15 +78,10 @@ class Foreign(Value):
         module = self.client.partition(":")[0]
         return module if self.kind == "nvflare" else module.replace(".", "/") + ".py"
 
-    # What steps of our own agree on, and a client's need not.
-    algorithm: ClassVar[Algorithm] = Plain()
-    local_steps: ClassVar[int] = 1
-    partial: ClassVar[Literal["refuse"]] = "refuse"
+    in_recipes: ClassVar[str] = "FOREIGN"
     is_linear: ClassVar[bool] = False
+    class_weights: ClassVar[ClassWeights] = ()
     batch_size: ClassVar[None] = None
-
-    in_recipes: ClassVar[str] = "client"
-    """What it is called in messages."""
 
     @property
     def in_words(self) -> str:

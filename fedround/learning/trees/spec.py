@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from fedround.codec import Schema
 from fedround.errors import ContractError
-from fedround.learning.algorithms import Algorithm, Plain
+from fedround.learning.learner import AtOnce, ClassWeights
 from fedround.spoken import how_many
 from fedround.values import ColumnName, TensorSpec, Value
 
@@ -49,7 +49,7 @@ def _pairs(found: object) -> object:
     return tuple(map(_tuple, found)) if isinstance(found, list | tuple) else found
 
 
-class Trees(Value):
+class Trees(AtOnce):
     """Totally random trees, boosted (Maddock et al. 2022, arXiv:2210.02910): `per_round` of them in each of `rounds` rounds.
 
     How a tree splits is drawn from `seed` and the features' public bounds. No row is looked at, so it costs no privacy, and
@@ -87,15 +87,11 @@ class Trees(Value):
             raise ValueError(f"the bounds of a feature are {wrong.low:g} and {wrong.high:g}: low must be less than high")
         return self
 
-    # What an iterative learner agrees on, and trees need not.
-    algorithm: ClassVar[Algorithm] = Plain()
-    local_steps: ClassVar[int] = 1
-    partial: ClassVar[Literal["refuse"]] = "refuse"
+    in_recipes: ClassVar[str] = "TREES"
     is_linear: ClassVar[bool] = True
+    class_weights: ClassVar[ClassWeights] = ()
     batch_size: ClassVar[None] = None
     """All rows are summed."""
-    in_recipes: ClassVar[str] = "trees"
-    """What they are called in messages."""
 
     @property
     def in_words(self) -> str:

@@ -7,18 +7,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from fedround.codec import Schema
-from fedround.learning.algorithms import Algorithm, Plain
 from fedround.learning.augmentation import Augmentation
+from fedround.learning.learner import AtOnce, ClassWeights
 from fedround.privacy.calibration import sampling_rate
-from fedround.values import Value
 
 LARGEST_BATCH = 100_000_000
-ClassWeights = Annotated[tuple[Annotated[float, Field(gt=0, le=1000)], ...], Field(max_length=1000)]
-"""By which a row's loss is multiplied, for each label in its order; empty: by nothing. A row's gradient is clipped after
-that: a rare label counts more as far as its rows' gradients are within the clip norm, and no row does more."""
 
-
-class UnionStep(Value):
+class UnionStep(AtOnce):
     """One step of DP-SGD in a round, on a batch of (expected) `batch_size` rows of all sites together.
 
     Each row is drawn by its own site with the same public chance, `batch_size` by the agreed number of all rows. Its gradient
@@ -35,10 +30,6 @@ class UnionStep(Value):
     class_weights: ClassWeights = ()
     augmentation: Augmentation | None = None
 
-    # What steps at a site agree on, and a single step need not.
-    algorithm: ClassVar[Algorithm] = Plain()
-    local_steps: ClassVar[int] = 1
-    partial: ClassVar[Literal["refuse"]] = "refuse"
     is_linear: ClassVar[bool] = True
 
     def sampling_rate(self, rows: int) -> float:
