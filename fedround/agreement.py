@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from fedround.aggregation.rules import FLTrust, WeightedMean
+from fedround.aggregation.rules import WeightedMean
 from fedround.aggregation.spec import Aggregation, default_aggregation
 from fedround.aggregation.spec import in_words as rule_in_words
 from fedround.aggregation.staleness import Pace
@@ -160,9 +160,9 @@ class Agreement(Value):
     def _check_what_stays_at_the_sites(self) -> Self:
         if self.personal is not None and self.parts.private:
             raise ValueError("a personal model has every part for itself: agree on private parts or on a personal model")
-        if self.parts.private and isinstance(self.how_to_aggregate().rule, FLTrust):
-            raise ValueError("fltrust compares updates with one that the coordinator computes, and the coordinator has no "
-                             "private part: agree on another rule, or on no private parts")
+        if self.parts.private and (rule := self.how_to_aggregate().rule).needs_root:
+            raise ValueError(f"{rule.name} compares updates with one that the coordinator computes, and the coordinator has "
+                             "no private part: agree on another rule, or on no private parts")
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from fedround.aggregation.rules import FLTrust
 from fedround.agreement import Agreement
 from fedround.choices import Choice
 from fedround.errors import ContractError, ToleranceError
@@ -230,14 +229,15 @@ def objection_to_turns(federation: Federation) -> str | None:
     Mostly for one reason: whoever signs a round must be able to compute it again from what is committed.
     """
     names, keys = ([getattr(one, part) for one in federation.coordinators] for part in ("name", "key"))
+    rule = federation.how_to_aggregate().rule
     members = {site.key for site in federation.sites} | {region.key for region in federation.regions}
     return next((words for words, holds in {
         f"{len(names)} of them have a majority of all, so that none may be missing: name at least 3": len(names) < 3,
         "two have the same name or key": len(set(names)) < len(names) or len(set(keys)) < len(keys),
         "one has the key of a member or a region": bool(members & set(keys)),
         "one has a key that was revoked": bool(set(keys) & set(federation.revoked)),
-        "the rule 'fltrust' rests on rows that one coordinator alone has: agree on another rule":
-            isinstance(federation.how_to_aggregate().rule, FLTrust),
+        f"the rule '{rule.name}' rests on rows that one coordinator alone has: agree on another rule":
+            rule.needs_root,
         "[combine] rests on findings about keys that one coordinator alone signs: leave it out":
             federation.combine is not None,
         "[drift] is a finding that one coordinator alone signs: leave it out": federation.drift is not None,

@@ -43,14 +43,13 @@ from __future__ import annotations
 
 import re
 
-from fedround.records import Blob
+from fedround.records import QUESTIONS, Blob
 from fedround.values import Purpose
 
 RUNS = "runs/"
 """The prefix of every run."""
 
-_FOLDER: dict[Purpose, str] = {"train": "rounds", "evaluate": "evaluations", "measure": "measurements", "keys": "keys",
-                               "shares": "shares", "countersign": "countersigned", "reveal": "reveals", "join": "joins"}
+_FOLDER: dict[Purpose, str] = {one.model_fields["kind"].default: one.folder for one in QUESTIONS}
 _PURPOSE: dict[str, Purpose] = {folder: purpose for purpose, folder in _FOLDER.items()}
 
 _NAME = "([a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?)"

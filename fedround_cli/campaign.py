@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fedround.errors import FedroundError
 from fedround.learning.tasks import Metrics, in_words
+from fedround.records import QUESTIONS
 from fedround.spoken import how_many
 from fedround_cli.output import out
 from fedround_cli.terminal import wheel
@@ -24,8 +25,7 @@ from tasks.reporting.words import spent
 WATCH_S = 0.3
 ASK_S = 2.0
 _WAITING_AFTER_S = 15.0
-_VERBS = {"train": "train", "evaluate": "evaluate the model", "measure": "count", "keys": "make keys for sums",
-          "shares": "deal shares of their keys", "join": "do a step between two members"}
+_VERBS = {one.model_fields["kind"].default: one.doing for one in QUESTIONS}
 _SHORT = {"recall_at_20_fpr": "recall@20%FPR"}
 _WORDS = {"missing": "late", "left_out": "left out", "excluded": "not asked"}
 

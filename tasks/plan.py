@@ -38,10 +38,6 @@ from tasks.requests import NextRoundRequest, RoundRequest
 from tasks.root import require_root_set
 from tasks.trees import require_trees_left
 
-_IN_WORDS = {"train": "", "evaluate": "evaluation of ", "measure": "measurement at ", "keys": "keys for sums from ",
-             "shares": "shares of keys for sums from ", "countersign": "who is in the sum after ",
-             "reveal": "the sum after ", "join": "a step between two members at "}
-
 
 @dataclass(frozen=True)
 class Planned:
@@ -65,7 +61,7 @@ class Planned:
 
 def in_words(plan: Plan) -> str:
     """What a plan is about, for messages: "round 3 of run 'spring'"."""
-    return f"{_IN_WORDS[plan.asks.kind]}round {plan.round} of run '{plan.run}'"
+    return f"{plan.asks.about}round {plan.round} of run '{plan.run}'"
 
 
 def plan_round(coordinator: Coordinator, request: NextRoundRequest, how: Committing | None = None) -> Planned:

@@ -16,7 +16,6 @@ import numpy as np
 
 from fedround import codec
 from fedround.aggregation.rows import Numbers
-from fedround.aggregation.rules import FLTrust
 from fedround.errors import ChainError, FedroundError, StoreDeniedError
 from fedround.federation import Federation
 from fedround.records import Answer, Blob, Commit, CommittedUpdate, Told
@@ -56,8 +55,8 @@ def recompute(bench: Bench, key: str, planned: Planned, commit: Commit, members:
     Raises ChainError that names the first thing that differs. A model that differs in last bits only may come from another
     kind of processor or another numpy than the coordinator's; the message says by how much.
     """
-    if isinstance(planned.plan.agreed.aggregation.rule, FLTrust):
-        return "fltrust compares with an update that the coordinator computes on rows of its own"
+    if (rule := planned.plan.agreed.aggregation.rule).needs_root:
+        return f"{rule.name} compares with an update that the coordinator computes on rows of its own"
     source = f"round {commit.round} of run '{commit.run}'"
     try:
         weights = weights_of(planned, members, answers)

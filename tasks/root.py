@@ -6,7 +6,6 @@ from pathlib import Path
 
 from fedround import codec
 from fedround.aggregation.rows import ArrayNumbers
-from fedround.aggregation.rules import FLTrust
 from fedround.aggregation.spec import Aggregation
 from fedround.errors import ContractError
 from fedround.files import kept_while_unchanged
@@ -24,9 +23,10 @@ from validation.encoding import encoded_alone
 
 def require_root_set(coordinator: Coordinator, how: Aggregation) -> None:
     """Raises ContractError if the rule needs rows of the coordinator's own, and it has none."""
-    if isinstance(how.rule, FLTrust) and coordinator.settings.root_set is None:
-        raise ContractError("the rule 'fltrust' compares every update with the coordinator's own: name a file of rows that "
-                            "it may train on, 'root_set = \"root.parquet\"', in coordinator.toml, or agree on another rule")
+    if how.rule.needs_root and coordinator.settings.root_set is None:
+        raise ContractError(f"the rule '{how.rule.name}' compares every update with the coordinator's own: name a file of "
+                            "rows that it may train on, 'root_set = \"root.parquet\"', in coordinator.toml, or agree on "
+                            "another rule")
 
 
 def root_update(coordinator: Coordinator, plan: Plan, plan_digest: str) -> ArrayNumbers | None:
@@ -34,7 +34,7 @@ def root_update(coordinator: Coordinator, plan: Plan, plan_digest: str) -> Array
 
     Which rows a batch holds is drawn from the plan's digest: the same plan, the same bytes.
     """
-    if not isinstance(plan.agreed.aggregation.rule, FLTrust):
+    if not plan.agreed.aggregation.rule.needs_root:
         return None
     require_root_set(coordinator, plan.agreed.aggregation)
     rows = _root_set(coordinator.folder / (coordinator.settings.root_set or ""), coordinator.recipe, coordinator.recipe_file)

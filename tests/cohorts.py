@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 
@@ -14,21 +15,22 @@ from fedround.aggregation.spec import Aggregation
 F = 2
 N = 13                          # enough for the hungriest theorem: Bulyan's 4f+3
 
+SETTINGS = {"f": F, "radius": 1.0}
+RULES = [kind(**{name: value for name, value in SETTINGS.items() if name in kind.model_fields})
+         for kind in get_args(get_args(rules.Rule)[0])]
+"""One of every kind that can be agreed on."""
+
 _nearest = spec.NearestNeighbourMixing(f=F)
 ROBUST: dict[str, Aggregation] = {str(how): how for how in (
-    *(Aggregation(rule=rule) for rule in (
-        rules.CoordinateMedian(), rules.TrimmedMean(f=F), rules.WeightedMedian(), rules.WeightedTrimmedMean(f=F),
-        rules.Meamed(f=F), rules.Krum(f=F), rules.MultiKrum(f=F),
-        rules.Bulyan(f=F), rules.GeometricMedian(), rules.MinimumDiameter(f=F), rules.MinimumSpectrum(f=F),
-        rules.NearestToPivot(f=F), rules.SpectralFilter(f=F), rules.DivideAndConquer(f=F), rules.NormClipping())),
+    *(Aggregation(rule=rule) for rule in RULES
+      if not isinstance(rule, rules.WeightedMean | rules.CenteredClipping | rules.FLTrust)),
     _nearest >> rules.TrimmedMean(f=F), _nearest >> rules.CoordinateMedian(), _nearest >> rules.Krum(f=F),
     _nearest >> rules.GeometricMedian(), _nearest >> rules.SpectralFilter(f=F),
     spec.ArcClipping(f=F) >> _nearest >> rules.TrimmedMean(f=F))}
 """Those that promise something about F liars among N."""
 
 EVERY: dict[str, Aggregation] = {str(how): how for how in (
-    Aggregation(rule=rules.WeightedMean()), *ROBUST.values(), Aggregation(rule=rules.CenteredClipping(radius=1.0)),
-    Aggregation(rule=rules.FLTrust()), spec.Bucketing(size=2) >> rules.GeometricMedian(),
+    *(Aggregation(rule=rule) for rule in RULES), *ROBUST.values(), spec.Bucketing(size=2) >> rules.GeometricMedian(),
     spec.StaticClipping(norm=2.0) >> rules.WeightedMean(),
     spec.Gate(f=F) >> spec.NearestNeighbourMixing(f=F, near="inner_product") >> rules.TrimmedMean(f=F),
     spec.Gate(f=F) >> rules.SpectralFilter(f=F))}

@@ -23,13 +23,7 @@ from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import Coordinates, Floats
 from fedround.aggregation.rules import (
     Bulyan,
-    CoordinateMedian,
-    Meamed,
     Part,
-    TrimmedMean,
-    WeightedMean,
-    WeightedMedian,
-    WeightedTrimmedMean,
 )
 from fedround.aggregation.spec import Aggregation, Mixing, NearestNeighbourMixing
 from fedround.aggregation.verdict import Verdict
@@ -135,9 +129,7 @@ def decide(how: Aggregation, geometry: Geometry, laws: Sequence[NoiseLaw | None]
 
 def is_blind(how: Aggregation) -> bool:
     """Whether the decision depends only on the number of rows and their weights, not on inner products."""
-    alone = how.gate is None and not how.mixing
-    return alone and isinstance(how.rule, WeightedMean | CoordinateMedian | TrimmedMean | WeightedMedian
-                                | WeightedTrimmedMean | Meamed)
+    return how.gate is None and not how.mixing and how.rule.is_blind
 
 
 def _needs_a_gate(mixing: Mixing) -> bool:

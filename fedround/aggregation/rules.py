@@ -25,6 +25,15 @@ MAX_SUBSETS = 200_000
 class Part(Value):
     """One part of an aggregation. `gate >> mixing >> … >> rule` makes an `Aggregation`."""
 
+    uses_weights: ClassVar[bool] = False
+    """Whether the sites' weights count."""
+    is_blind: ClassVar[bool] = False
+    """Whether it depends on the number of rows and their weights only, coordinate by coordinate, and on no inner product."""
+    begins_with_last: ClassVar[bool] = False
+    """Whether it begins with the last round's aggregate."""
+    needs_root: ClassVar[bool] = False
+    """Whether it compares updates with one that the coordinator trains on rows of its own."""
+
     def fewest_rows(self) -> int:
         """The smallest cohort for which the part's theorem holds."""
         return 1
@@ -56,18 +65,22 @@ class Majority(Part):
 class WeightedMean(Part):
     """The mean with the weights of the federation file. One liar moves it as far as it likes."""
 
+    uses_weights: ClassVar[bool] = True
+    is_blind: ClassVar[bool] = True
     name: Literal["weighted_mean"] = "weighted_mean"
 
 
 class CoordinateMedian(Part):
     """The median of every coordinate (Yin et al. 2018, arXiv:1803.01498)."""
 
+    is_blind: ClassVar[bool] = True
     name: Literal["coordinate_median"] = "coordinate_median"
 
 
 class TrimmedMean(Majority):
     """The mean of every coordinate without its f smallest and f largest values (Yin et al. 2018, arXiv:1803.01498)."""
 
+    is_blind: ClassVar[bool] = True
     name: Literal["trimmed_mean"] = "trimmed_mean"
     _theorem: ClassVar[str] = "Yin et al. 2018: N >= 2f+1"
 
@@ -77,6 +90,8 @@ class WeightedMedian(Part):
     between two such values, their mean. It is within the honest values if less than half of the weight lies.
     """
 
+    uses_weights: ClassVar[bool] = True
+    is_blind: ClassVar[bool] = True
     name: Literal["weighted_median"] = "weighted_median"
 
 
@@ -88,6 +103,8 @@ class WeightedTrimmedMean(Majority):
     less than half; `check_weights` stops where they do not.
     """
 
+    uses_weights: ClassVar[bool] = True
+    is_blind: ClassVar[bool] = True
     name: Literal["weighted_trimmed_mean"] = "weighted_trimmed_mean"
     _theorem: ClassVar[str] = "Yin et al. 2018, in weights: N >= 2f+1"
 
@@ -103,6 +120,7 @@ class WeightedTrimmedMean(Majority):
 class Meamed(Majority):
     """The mean of the N-f values of every coordinate that are nearest to its median (Xie et al. 2018, arXiv:1802.10116)."""
 
+    is_blind: ClassVar[bool] = True
     name: Literal["meamed"] = "meamed"
     _theorem: ClassVar[str] = "Xie et al. 2018: N >= 2f+1"
 
@@ -144,6 +162,7 @@ class GeometricMedian(Part):
     arXiv:1912.13445). It tolerates liars with less than half of the weight.
     """
 
+    uses_weights: ClassVar[bool] = True
     name: Literal["geometric_median"] = "geometric_median"
 
 
@@ -152,6 +171,8 @@ class CenteredClipping(Part):
     arXiv:2012.10333).
     """
 
+    uses_weights: ClassVar[bool] = True
+    begins_with_last: ClassVar[bool] = True
     name: Literal["centered_clipping"] = "centered_clipping"
     radius: Radius
     steps: Annotated[int, Field(ge=1, le=100)] = 3
@@ -160,6 +181,7 @@ class CenteredClipping(Part):
 class NormClipping(Part):
     """The weighted mean of updates scaled down to at most the median norm. A liar moves it by one such norm at most."""
 
+    uses_weights: ClassVar[bool] = True
     name: Literal["norm_clipping"] = "norm_clipping"
 
 
@@ -218,6 +240,7 @@ class FLTrust(Part):
     arXiv:2012.13995). Needs a root set: rows that the coordinator itself may train on.
     """
 
+    needs_root: ClassVar[bool] = True
     name: Literal["fltrust"] = "fltrust"
 
 

@@ -22,19 +22,14 @@ from pydantic import Field, model_validator
 
 from fedround.aggregation.rules import (
     Bulyan,
-    CenteredClipping,
-    GeometricMedian,
     Krum,
     Majority,
-    NormClipping,
     Part,
     Radius,
     Rule,
     SpectralFilter,
     TrimmedMean,
     WeightedMean,
-    WeightedMedian,
-    WeightedTrimmedMean,
 )
 from fedround.aggregation.weighing import Agnostic, Fairness, QFair, Quality
 from fedround.errors import ToleranceError
@@ -211,9 +206,7 @@ def uses_weights(how: Aggregation) -> bool:
     """Whether the weights of the sites count: nearest-neighbour mixing and some rules know them, bucketing forgets them."""
     if any(isinstance(mixing, NearestNeighbourMixing) for mixing in how.mixing):
         return True
-    counting = isinstance(how.rule, WeightedMean | WeightedMedian | WeightedTrimmedMean | NormClipping | GeometricMedian
-                          | CenteredClipping)
-    return counting and not any(isinstance(mixing, Bucketing) for mixing in how.mixing)
+    return how.rule.uses_weights and not any(isinstance(mixing, Bucketing) for mixing in how.mixing)
 
 
 def in_words(part: Part | QFair | Agnostic | Quality) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedround.aggregation.rules import CenteredClipping, FLTrust
 from fedround.aggregation.spec import Aggregation
 from fedround.codec import Schema, Tensors
 from fedround.compression.spec import Compression, is_unbiased
@@ -84,7 +83,7 @@ def objection_to_clusters(training: Training, privacy: Privacy, aggregation: Agg
         "training.rule": training.rule is not None,
         "aggregation.history": aggregation.history > 0,
         "aggregation.fairness": aggregation.fairness is not None,
-        f"the rule '{aggregation.rule.name}'": isinstance(aggregation.rule, CenteredClipping | FLTrust),
+        f"the rule '{aggregation.rule.name}'": aggregation.rule.begins_with_last or aggregation.rule.needs_root,
         "a compression that keeps numbers back": not is_unbiased(compression),
         "[parts]": parts != Parts()}
     found = [*(name for name, does in remembers.items() if does), *beside]

@@ -34,6 +34,7 @@ from fedround.records.cosigned import Cosignature
 from fedround.records.partial import Counted, PartialSum
 from fedround.records.plan import Exclusion, LogHead, Plan, Ticket
 from fedround.records.questions import (
+    QUESTIONS,
     Blob,
     Countersign,
     Countersigned,
@@ -54,9 +55,9 @@ from fedround.records.questions import (
 from fedround.records.said import ANSWERS, Answer, Masked, Reason, Refusal, SiteAnswer, Update
 
 __all__ = [
-    "ANSWERS", "Answer", "Begun", "Blob", "Checkpoint", "Commit", "CommittedRefusal", "CommittedUpdate", "Cosignature",
-    "Counted", "Countersign", "Countersigned", "DealShares", "Evaluate", "Exclusion", "Finding", "Join", "LogHead", "Masked",
-    "Measure", "OfferKeys", "PartialSum", "Placed", "Plan", "Question", "Reason", "Refusal", "Rejection", "Reveal", "Score",
-    "Sighted", "SiteAnswer", "SiteLedger", "SiteMemory", "SiteWeight", "Slot", "Summed", "SummedRegion", "Ticket", "Told",
-    "Train", "Update", "named",
+    "ANSWERS", "QUESTIONS", "Answer", "Begun", "Blob", "Checkpoint", "Commit", "CommittedRefusal", "CommittedUpdate",
+    "Cosignature", "Counted", "Countersign", "Countersigned", "DealShares", "Evaluate", "Exclusion", "Finding", "Join",
+    "LogHead", "Masked", "Measure", "OfferKeys", "PartialSum", "Placed", "Plan", "Question", "Reason", "Refusal",
+    "Rejection", "Reveal", "Score", "Sighted", "SiteAnswer", "SiteLedger", "SiteMemory", "SiteWeight", "Slot", "Summed",
+    "SummedRegion", "Ticket", "Told", "Train", "Update", "named",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -61,6 +61,12 @@ class _Question(Value):
     the answers.
     """
 
+    folder: ClassVar[str]
+    """Where plans of this kind, and what came of them, lie in the store."""
+    about: ClassVar[str]
+    """What it is, before the words for the round, in messages."""
+    doing: ClassVar[str]
+    """What sites do meanwhile, after the word "sites"."""
     makes_model: ClassVar[bool] = False
     """Whether the answers become the next round's model."""
     is_of_rows: ClassVar[bool] = True
@@ -99,6 +105,9 @@ class Train(_OfRows):
 
     makes_model: ClassVar[bool] = True
     needs_all: ClassVar[bool] = False
+    folder: ClassVar[str] = "rounds"
+    about: ClassVar[str] = ""
+    doing: ClassVar[str] = "train"
     kind: Literal["train"] = "train"
     statistics: Annotated[tuple[Judging, ...], Field(max_length=MAX_CLUSTERS)] = ()
     """One for each model that sites choose from."""
@@ -109,6 +118,9 @@ class Train(_OfRows):
 class Evaluate(_OfRows):
     """Say how good the base model is."""
 
+    folder: ClassVar[str] = "evaluations"
+    about: ClassVar[str] = "evaluation of "
+    doing: ClassVar[str] = "evaluate the model"
     kind: Literal["evaluate"] = "evaluate"
     statistics: Annotated[tuple[Judging, ...], Field(min_length=1, max_length=MAX_CLUSTERS)]
 
@@ -116,6 +128,9 @@ class Evaluate(_OfRows):
 class Measure(_OfRows):
     """Count something in the rows, or what the base model decides about them. No model is made."""
 
+    folder: ClassVar[str] = "measurements"
+    about: ClassVar[str] = "measurement at "
+    doing: ClassVar[str] = "count"
     kind: Literal["measure"] = "measure"
     statistics: Annotated[tuple[Statistic, ...], Field(min_length=1, max_length=64)]
     asker: Name | None = None
@@ -157,6 +172,9 @@ class _OfKeys(_Question):
 class OfferKeys(_OfKeys):
     """Make keys for so many secure sums."""
 
+    folder: ClassVar[str] = "keys"
+    about: ClassVar[str] = "keys for sums from "
+    doing: ClassVar[str] = "make keys for sums"
     kind: Literal["keys"] = "keys"
     epoch: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
     """Which of the run's sets of keys."""
@@ -166,6 +184,9 @@ class OfferKeys(_OfKeys):
 class DealShares(_OfKeys):
     """Deal shares of your secrets to those who offered keys."""
 
+    folder: ClassVar[str] = "shares"
+    about: ClassVar[str] = "shares of keys for sums from "
+    doing: ClassVar[str] = "deal shares of their keys"
     kind: Literal["shares"] = "shares"
     offered: Placed
     """The finding of the question to offer keys."""
@@ -195,6 +216,9 @@ class _OfSum(_OfKeys):
 class Countersign(_OfSum):
     """Sign that these are the answers that are added up, and that no share is revealed for others."""
 
+    folder: ClassVar[str] = "countersigned"
+    about: ClassVar[str] = "who is in the sum after "
+    doing: ClassVar[str] = "sign whose answers are added up"
     kind: Literal["countersign"] = "countersign"
     sends_file: ClassVar[bool] = False
 
@@ -217,6 +241,9 @@ class Countersigned(Value):
 class Reveal(_OfSum):
     """Reveal the shares that take the masks off the sum of these answers, and off nothing else."""
 
+    folder: ClassVar[str] = "reveals"
+    about: ClassVar[str] = "the sum after "
+    doing: ClassVar[str] = "reveal what takes the masks off their sum"
     kind: Literal["reveal"] = "reveal"
     countersigned: Countersigned | None = None
     """Where the terms say that members sign first; None where they do not."""
@@ -227,6 +254,9 @@ class Join(_OfKeys):
     coordinator reads it. A site does nothing of it that its policy does not grant to this peer for this purpose (`Grant`).
     """
 
+    folder: ClassVar[str] = "joins"
+    about: ClassVar[str] = "a step between two members at "
+    doing: ClassVar[str] = "do a step between two members"
     kind: Literal["join"] = "join"
     step: Step
     labels: Name
@@ -276,3 +306,4 @@ class Join(_OfKeys):
 
 Question = Annotated[Train | Evaluate | Measure | OfferKeys | DealShares | Countersign | Reveal | Join,
                      Field(discriminator="kind")]
+QUESTIONS: tuple[type[_Question], ...] = get_args(get_args(Question)[0])

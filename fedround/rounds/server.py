@@ -28,7 +28,6 @@ from fedround.aggregation.gate import fits_its_law
 from fedround.aggregation.history import History, blend, with_upload
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import Numbers, Row
-from fedround.aggregation.rules import CenteredClipping
 from fedround.aggregation.spec import Aggregation, uses_weights
 from fedround.aggregation.sweep import Sweeper
 from fedround.aggregation.verdict import Verdict
@@ -249,4 +248,4 @@ def share_of(used: Sequence[str], weights: Mapping[str, float], *, weighted: boo
 
 def keeps_centre(how: Aggregation) -> bool:
     """Whether the next round's rule begins with this round's aggregate."""
-    return isinstance(how.rule, CenteredClipping)
+    return how.rule.begins_with_last

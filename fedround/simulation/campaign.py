@@ -24,7 +24,6 @@ import numpy as np
 
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import ArrayNumbers, Numbers, Row
-from fedround.aggregation.rules import FLTrust
 from fedround.aggregation.staleness import MAX_AGE
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreement
@@ -79,13 +78,13 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
     without, one after the other as live sites do: with a live federation's `chance` the same bytes as there.
     share: of the sites that are asked in each round, drawn anew. test: public rows, evaluated every `judge_every` rounds and
     after the last, as are the rows that the sites hold out. model: where round 0 begins; None: the recipe's own.
-    root: the coordinator's own rows, for `fltrust`. steps: (round, site) -> after how many steps its time is up, where the
-    agreement keeps partial work. seconds: how long each site takes for a plan: then a round closes as live, with `enough` or
-    at the deadline, late answers count where there is a pace, and slow sites do fewer steps where they may; None: all answer
-    at once. calendar: with `seconds`, when rounds begin, for sites that are not always there. crew: who trains; None: this
-    process. memory_bytes: updates that take more go to a file. apart: every site was made with `site init --ledger`: rows to
-    train on and rows held out pay apart. told: is called after every round. seen: as soon as a round is aggregated (no
-    crowd's); its rows can be read only then.
+    root: the coordinator's own rows, for rules that need them. steps: (round, site) -> after how many steps its time is up,
+    where the agreement keeps partial work. seconds: how long each site takes for a plan: then a round closes as live, with
+    `enough` or at the deadline, late answers count where there is a pace, and slow sites do fewer steps where they may; None:
+    all answer at once. calendar: with `seconds`, when rounds begin, for sites that are not always there. crew: who trains;
+    None: this process. memory_bytes: updates that take more go to a file. apart: every site was made with `site init
+    --ledger`: rows to train on and rows held out pay apart. told: is called after every round. seen: as soon as a round is
+    aggregated (no crowd's); its rows can be read only then.
 
     Deterministic in `chance`. Raises ContractError if the agreement cannot hold for these sites, or pays for fewer rounds;
     QuorumError if fewer updates than the quorum remain in a round.
@@ -347,8 +346,8 @@ class _Run:
                           f"site '{job.site}' round {arrived.number}")
 
     def _root_update(self, number: int, now: _Now) -> Numbers | None:
-        """What the coordinator itself learns, for FLTrust."""
-        if self._root is None or not isinstance(now.terms.aggregation.rule, FLTrust):
+        """What the coordinator itself learns, for rules that compare with it."""
+        if self._root is None or not now.terms.aggregation.rule.needs_root:
             return None
         trained = learn(self._recipe, now.server.model, self._root, now.terms.training, NoMechanism(),
                         self._chance.root(number), lambda: False, rest=self.sites.rest(next(iter(self._rows))))

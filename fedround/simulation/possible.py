@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from fedround.aggregation.rules import FLTrust
 from fedround.agreement import Agreement
 from fedround.errors import ContractError
 from fedround.learning.examples import Examples
@@ -38,8 +37,8 @@ def check(agreement: Agreement, rounds: int, share: float, root: Examples | None
     if isinstance(agreement.training, Foreign):
         raise ContractError("a foreign client trains on data that it reads itself, at its own site: a simulation has none of "
                             "them. 'fedround demo' and two sites on this machine try it out")
-    if isinstance(agreement.how_to_aggregate().rule, FLTrust) and root is None:
-        raise ContractError("the rule 'fltrust' compares every update with the coordinator's own: give root rows")
+    if (rule := agreement.how_to_aggregate().rule).needs_root and root is None:
+        raise ContractError(f"the rule '{rule.name}' compares every update with the coordinator's own: give root rows")
 
 
 def not_simulated(agreement: Agreement, sites: Mapping[str, Site], *, timed: bool, dated: bool) -> list[str]:

@@ -132,7 +132,7 @@ def test_a_federation_file_with_another_learner_than_the_recipe_is_refused_in_wo
         made(tmp_path / "momentum", optimizer={"name": "fedavg", "momentum": 0.5})
     with pytest.raises(ContractError, match="what this compression leaves out"):
         made(tmp_path / "compressed", compression={"name": "top_k", "share": 0.1})
-    with pytest.raises(ContractError, match="the recipe's trees: every site has all of the model, and nothing of its own"):
+    with pytest.raises(ContractError, match="the recipe's TREES: every site has all of the model, and nothing of its own"):
         made(tmp_path / "personal", personal={"pull": 0.1})
 
 

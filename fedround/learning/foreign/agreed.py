@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fedround.aggregation.rules import FLTrust
 from fedround.aggregation.spec import Aggregation
 from fedround.learning.algorithms import Ditto
 from fedround.learning.spec import Parts
@@ -14,8 +13,8 @@ def objection_to_foreign(privacy: Privacy, how: Aggregation, parts: Parts, perso
     objections = {
         "nobody sees the gradients of its rows, so it can protect no single record: agree on the unit 'site', or on 'none'":
             not isinstance(privacy, SitePrivacy | NoPrivacy),
-        "fltrust compares updates with one that the coordinator trains, and the client's code is at the sites: agree on "
-        "another rule": isinstance(how.rule, FLTrust),
+        f"{how.rule.name} compares updates with one that the coordinator trains, and the client's code is at the sites: "
+        "agree on another rule": how.rule.needs_root,
         "it trains all of the model, and nothing of its own: leave [parts] and [personal] out":
             parts != Parts() or personal is not None,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fedround.aggregation.rules import CenteredClipping, FLTrust
 from fedround.aggregation.spec import Aggregation
 from fedround.compression.spec import Compression, is_unbiased
 from fedround.learning.algorithms import Ditto
@@ -18,14 +17,14 @@ def objection_to_trees(trees: Trees, privacy: Privacy, optimizer: ServerOptimize
     The reason is mostly the same: the numbers of two rounds are about other trees, so nothing can be carried from one round
     to the next.
     """
-    carried = how.history > 0 or isinstance(how.rule, CenteredClipping)
+    carried = how.history > 0 or how.rule.begins_with_last
     objections = {
         "no features are known: say COLUMNS in the recipe, or the bounds of its features": not trees.axes,
         "an optimizer moves a model's numbers on, and trees set each of theirs once: leave [optimizer] out":
             optimizer != FedAvg(),
         "updates of two rounds are about other trees, so no average of a site's updates (history) and no last aggregate "
         "(centered_clipping) helps: agree on history = 0 and another rule": carried,
-        "fltrust compares changes of a model, and sites send none: agree on another rule": isinstance(how.rule, FLTrust),
+        f"{how.rule.name} compares changes of a model, and sites send none: agree on another rule": how.rule.needs_root,
         "what this compression leaves out of an update is added to the next one, which is about other trees: agree on a "
         "quantisation, or on none": not is_unbiased(compression),
         "every site has all of the model, and nothing of its own: leave [parts] and [personal] out":
