@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -29,6 +31,8 @@ S = TypeVar("S", bound=Signed)
 MAX_DOCUMENT_BYTES = 4 << 20
 MIN_PASSPHRASE_BYTES = 12
 _DOMAIN = b"fedround/1/"
+_REMEMBERED, _REMEMBERED_BYTES = 256, 32 << 10
+"""So many documents of at most so many bytes are remembered."""
 
 
 class Identity:
@@ -163,6 +167,20 @@ def unseal(document: bytes, body_type: type[S], key: str, source: str) -> S:
     Raises SignatureError if the document is not in its one form, of another kind, by another key or altered in any byte;
     ContractError if the body is not a `body_type`.
     """
+    if len(document) <= _REMEMBERED_BYTES:
+        with suppress(ContractError, SignatureError):       # told below, with the source
+            body: S = _known(document, body_type, key)
+            return body
+    return _judged(document, body_type, key, source)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _known(document: bytes, body_type: type[S], key: str) -> S:
+    """What held once holds: plans and commits are read many times in a round. What does not hold is not remembered."""
+    return _judged(document, body_type, key, "a document")
+
+
+def _judged(document: bytes, body_type: type[S], key: str, source: str) -> S:
     said = envelope(document, source)
     if said.kind != body_type.kind:
         raise SignatureError(f"{source}: expected a signed '{body_type.kind}', got another kind of document")
