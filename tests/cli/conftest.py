@@ -11,6 +11,7 @@ import prefect.main  # noqa: F401 - sets up logging, once, and closes streams of
 import pytest
 import typer.testing
 from click.testing import Result
+from prefect.context import SettingsContext, get_settings_context
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
@@ -23,15 +24,22 @@ Fedround = Callable[..., Result]
 typer.testing._get_command = functools.cache(typer.testing._get_command)      # the tree of commands is built once
 
 
+@pytest.fixture(scope="session")
+def api_is_down() -> SettingsContext:
+    """Prefect's settings as a process of its own would read them from the environment. To make them takes a while."""
+    with temporary_settings({PREFECT_API_URL: API_THAT_IS_DOWN}):
+        return get_settings_context()
+
+
 @pytest.fixture
-def fedround(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fedround]:
+def fedround(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api_is_down: SettingsContext) -> Iterator[Fedround]:
     """Run a command in an empty folder; returns what it printed and its exit code."""
     before = dict(os.environ)
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "400")
-    with temporary_settings({PREFECT_API_URL: API_THAT_IS_DOWN}):     # a process of its own would read the environment
+    with SettingsContext(profile=api_is_down.profile, settings=api_is_down.settings):
         yield lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
     os.environ.clear()
     os.environ.update(before)
