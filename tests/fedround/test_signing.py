@@ -197,6 +197,20 @@ def test_a_document_of_one_kind_is_not_one_of_another():
         unseal(seal(SAID, SIGNER).replace(b'"kind":"sighting"', b'"kind":"commit"'), Commit, SIGNER.key, "it")
 
 
+def test_what_held_once_holds_for_no_other_key_kind_or_byte_and_what_does_not_hold_is_told_each_time():
+    """A process remembers the documents that held (`signing._known`)."""
+    document, stranger = seal(SAID, SIGNER), Identity.generate()
+    assert unseal(document, Sighting, SIGNER.key, "it") == SAID
+    for source in ("first", "second"):
+        with pytest.raises(SignatureError, match=f"^{source}: signed by another key"):
+            unseal(document, Sighting, stranger.key, source)
+        with pytest.raises(SignatureError, match=f"^{source}: expected a signed 'commit'"):
+            unseal(document, Commit, SIGNER.key, source)
+        with pytest.raises(SignatureError, match=f"^{source}: the signature does not match"):
+            unseal(document.replace(b'"round":7', b'"round":8'), Sighting, SIGNER.key, source)
+    assert unseal(document, Sighting, SIGNER.key, "it") == SAID
+
+
 def test_more_bytes_than_a_document_has_are_not_read():
     with pytest.raises(ContractError, match="at most"):
         unseal(b"[" * (MAX_DOCUMENT_BYTES + 1), Sighting, SIGNER.key, "it")
