@@ -85,17 +85,17 @@ Rows = Annotated[int, Field(ge=1, le=10 ** 10)]
 Length = Annotated[float, Field(ge=0, le=1e60)]
 """Of a vector of float32, whose squares float64 can add up."""
 
-Purpose = Literal["train", "evaluate", "measure", "keys", "shares", "countersign", "reveal", "join"]
-"""The kind of a question (`fedround.records.Question`), as requests, store keys and ledgers name it."""
+OfRows = Literal["train", "evaluate", "measure"]
+"""The kind of a question about rows: what policies name."""
+
+Charged = Literal[OfRows, "join"]
+"""Of a question for which a ledger may be charged."""
 
 AboutSum = Literal["countersign", "reveal"]
 """Of a question about the sum of answers: the flow run that answered answers it."""
 
-OfRows = Literal["train", "evaluate", "measure"]
-"""Of a question about rows: what policies name."""
-
-Charged = Literal["train", "evaluate", "measure", "join"]
-"""Of a question for which a ledger may be charged."""
+Purpose = Literal[Charged, "keys", "shares", AboutSum]
+"""Of any question (`fedround.records.Question`), as requests, store keys and ledgers name it."""
 
 
 class Value(BaseModel):

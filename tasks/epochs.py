@@ -21,7 +21,7 @@ from infra.history import findings, read_commit, read_finding, read_plan, read_p
 from tasks.coordinator import Coordinator
 from tasks.documents import said_by
 
-_PURPOSES: tuple[OfRows, ...] = ("train", "evaluate", "measure")
+_PURPOSES: tuple[OfRows, ...] = get_args(OfRows)
 
 
 @dataclass(frozen=True)

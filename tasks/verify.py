@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from fedround import layout, sightings
 from fedround.aggregation.staleness import MAX_AGE
@@ -23,7 +23,7 @@ from fedround.privacy.spec import Privacy
 from fedround.records import Answer, Begun, Commit, CommittedRefusal, CommittedUpdate, Join, LogHead, Plan, Summed, Told
 from fedround.standing import MAX_WINDOW
 from fedround.statistics import Release
-from fedround.values import Purpose
+from fedround.values import Charged, Purpose
 from infra import federation_log
 from infra.documents import NOT_OURS
 from infra.history import Committed, findings, last_round, read_commit, read_finding, read_plan
@@ -169,11 +169,14 @@ def find_model(store: ObjectStore, sha256: str, coordinator: str) -> tuple[str, 
                         "elsewhere")
 
 
+_FOUND: tuple[Purpose, ...] = tuple(purpose for purpose in get_args(Charged) if purpose != "train")
+"""Questions that may be charged, and whose answers end in a finding and in no commit."""
+
+
 def _asked(store: ObjectStore, run: str) -> dict[int, list[tuple[Purpose, int]]]:
     """Purposes and attempts of the findings, by the round that they are about."""
     found = dict[int, list[tuple[Purpose, int]]]()
-    purposes: tuple[Purpose, ...] = ("evaluate", "measure", "join")
-    for purpose in purposes:
+    for purpose in _FOUND:
         for number, attempt in findings(store, run, purpose):
             found.setdefault(number, []).append((purpose, attempt))
     return found
