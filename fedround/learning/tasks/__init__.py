@@ -6,7 +6,7 @@ site, its metrics and how far noise moves them. A new kind is a class with `Kind
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -35,7 +35,7 @@ __all__ = ["CLASSIFY", "KINDS", "MAX_CLASSES", "SHOWN", "SMALLEST_LOSS", "Classi
 Task = Annotated[Classify | Regress | Count | Survive | Tag | NextToken | Several | Maximise, Field(discriminator="kind")]
 """The tasks that a recipe may name."""
 
-KINDS: tuple[type[Kind], ...] = (Classify, Regress, Count, Survive, Tag, NextToken, Several, Maximise)
+KINDS: tuple[type[Kind], ...] = get_args(get_args(Task)[0])
 """As classes, for messages."""
 
 CLASSIFY = Classify()
