@@ -21,7 +21,7 @@ import torch
 from benchmarks.private_steps import CLASSES, MODELS
 from fedround.codec import flatten
 from fedround.learning.batch import batch_of
-from fedround.learning.device import TOLERANCE, Placed, chosen, described, working_on
+from fedround.learning.device import TOLERANCE, OnDevice, chosen, described, working_on
 from fedround.learning.examples import Examples
 from fedround.learning.gradients import Clip, RowGradients, clipped_sum
 from fedround.learning.objective import Objective
@@ -99,7 +99,7 @@ def faults(recipe: Recipe, examples: Examples, device: str) -> list[str]:
     """What the law of a row's part says, on the device."""
     place, some = chosen(device), examples.at(slice(0, 65))
     model = recipe.build_model().to(place).requires_grad_(False)
-    parameters = Placed({name: part.cpu().numpy() for name, part in model.named_parameters()}, place).parameters
+    parameters = OnDevice({name: part.cpu().numpy() for name, part in model.named_parameters()}, place).parameters
     batch, found = batch_of(some).to(place), []
     with working_on(place):
         of_rows = RowGradients.tried(Objective(model, Classify(classes=CLASSES)), parameters, batch)

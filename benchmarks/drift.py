@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks.pages import Memory, fill, table
-from fedround.drift.judge import Asked, Drift, Told, judge
+from fedround.drift.judge import Drift, DriftAsked, Told, judge
 from fedround.drift.spec import DriftWatch, Watched
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.noise import stream
@@ -122,8 +122,8 @@ def judged(weeks: Weeks, seed: int) -> Iterator[Drift]:
     for number, (week, banks) in enumerate(weeks.items()):
         told[week] = {bank: counted(rows, f"{seed}/{week}/{bank}") for bank, rows in banks.items()}
         first = [*told.values()][:REFERENCE]
-        about = Asked(watch=WATCH, round=0, when=week, first="the first weeks", level=WATCH.level(0),
-                      seed=1000 * seed + number)
+        about = DriftAsked(watch=WATCH, round=0, when=week, first="the first weeks", level=WATCH.level(0),
+                           seed=1000 * seed + number)
         before = judge(about, None if number < REFERENCE else together(first), told[week], before)
         yield before
 

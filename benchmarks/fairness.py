@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.fairness_of_groups import GroupFairness, Interval, Measure
-from validation.group_cells import Counted
+from validation.group_cells import CountedGroup
 from validation.group_gaps import Found, judged, shares
 
 SITES, PEOPLE = 12, 4_500
@@ -30,7 +30,7 @@ def federation(seed: int, gap: float, noise_std: float, draws: int = 200) -> Fou
     truth_N = (rng.random(PEOPLE) < LABEL_1).astype(np.int64)
     decision_N = (rng.random(PEOPLE) < np.where(truth_N, 0.55, 0.25) + gap * (sex_N - 0.5)).astype(np.int64)
     std = noise_std * SITES ** 0.5
-    counted = [Counted(name, tuple("abc"[:groups]), rng.normal(_counts(group_N, groups, truth_N, decision_N), std), std)
+    counted = [CountedGroup(name, tuple("abc"[:groups]), rng.normal(_counts(group_N, groups, truth_N, decision_N), std), std)
                for name, group_N, groups in (("sex", sex_N, 2), ("age", age_N, 3))]
     return judged(counted, 30, np.random.default_rng(seed + 10 ** 6), draws, by=shares)
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from flows.one_machine import Founding, Member, OneMachine
+from flows.one_machine import Founding, OneMachine, SiteToMake
 from infra.stack.processes import recorded
 
 WARM_UP_ROUNDS = 2
@@ -101,8 +101,8 @@ def set_up(machine: OneMachine, sites: int, rounds: int, parameters: int) -> Non
         pd.DataFrame({"x": generator.normal(size=count), "y": np.arange(count) % 2}).to_parquet(path)
         return path
 
-    members = [Member(f"site-{n:02d}", write(machine.home / f"data/{n}/train.parquet", 200),
-                      write(machine.home / f"data/{n}/validation.parquet", 50), 1.0) for n in range(sites)]
+    members = [SiteToMake(f"site-{n:02d}", write(machine.home / f"data/{n}/train.parquet", 200),
+                          write(machine.home / f"data/{n}/validation.parquet", 50), 1.0) for n in range(sites)]
     small = parameters < 1_000_000
     machine.set_up(Founding({
         "name": "bench", "quorum": sites, "deadline_s": 300,

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedround.selection import Chance, PowerOfChoice, Random, Reliable, Standing, selected
+from fedround.selection import Chance, MemberRecord, PowerOfChoice, Random, Reliable, selected
 
 NAMES = tuple(f"s{number:02d}" for number in range(12))
 LOSS = {name: 0.1 + 0.05 * number for number, name in enumerate(NAMES)}
@@ -30,10 +30,10 @@ def played(how: Random | Reliable | PowerOfChoice, run: str, rounds: int) -> lis
     """Who is asked in each round."""
     seen, found = list[dict[str, bool]](), list[tuple[str, ...]]()
     for number in range(1, rounds + 1):
-        past = dict.fromkeys(NAMES, Standing())
+        past = dict.fromkeys(NAMES, MemberRecord())
         for one in seen[len(seen) - min(how.looks_back, len(seen)):]:
             for name, standing in past.items():
-                past[name] = (replace(standing, rested=standing.rested + 1) if name not in one else Standing(
+                past[name] = (replace(standing, rested=standing.rested + 1) if name not in one else MemberRecord(
                     asked=standing.asked + 1, used=standing.used + one[name],
                     loss=LOSS[name] if one[name] else standing.loss))
         asked = selected(how, NAMES, dict.fromkeys(NAMES, 1.0), past, Chance(run, number))

@@ -12,7 +12,7 @@ from fedround.aggregation.rules import WeightedMean
 from fedround.aggregation.spec import Aggregation, default_aggregation
 from fedround.aggregation.spec import in_words as rule_in_words
 from fedround.aggregation.staleness import Pace
-from fedround.choices import Choice, Choices, Offer
+from fedround.choices import Choice, Choices, OnOffer
 from fedround.compression.spec import Compression, is_unbiased
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError, ToleranceError
@@ -224,11 +224,12 @@ class Agreement(Value):
         return self.choices is not None and (self.choices.epsilon, self.choices.rule) != ((), ())
 
     @property
-    def offer(self) -> Offer:
+    def offer(self) -> OnOffer:
         """Among what a run can be begun."""
         choices, first = self.choices or Choices(), self.how_to_aggregate().rule
         targets = () if isinstance(self.privacy, NoPrivacy) else (self.privacy.epsilon, *choices.epsilon)
-        return Offer(self.name, tuple(dict.fromkeys(targets)), {rule_in_words(rule): rule for rule in (first, *choices.rule)})
+        rules = {rule_in_words(rule): rule for rule in (first, *choices.rule)}
+        return OnOffer(self.name, tuple(dict.fromkeys(targets)), rules)
 
     def chosen(self, choice: Choice | None) -> Self:
         """The same, as a run with this choice has it: only sites are left to choose. Raises ContractError for a choice that

@@ -49,7 +49,7 @@ class Choice(Value):
 
 
 @dataclass(frozen=True)
-class Offer:
+class OnOffer:
     """Among what a run can be begun in a federation; the first if nothing is said."""
 
     federation: str

@@ -26,7 +26,7 @@ from fedround.spoken import how_many
 from fedround.values import MAX_NUMBER, Digest, Name, PublicKey, Rows, Signature, Signed, ToolVersion, Value, Weight
 
 
-class Begun(Value):
+class LogBegun(Value):
     """The federation begins; every member is enrolled by the same entry."""
 
     kind: Literal["begin"] = "begin"
@@ -105,7 +105,7 @@ class Revoked(Value):
     key: PublicKey
 
 
-Change = Annotated[Begun | SettingsChanged | Enrolled | Reweighed | Resized | Departed | Rotated | Revoked,
+Change = Annotated[LogBegun | SettingsChanged | Enrolled | Reweighed | Resized | Departed | Rotated | Revoked,
                    Field(discriminator="kind")]
 
 
@@ -145,7 +145,7 @@ def changes(before: Federation | None, after: Federation, rotations: Mapping[str
     TrustError for a member's key that changed without the old key's signature.
     """
     if before is None:
-        return (Begun(coordinator=after.coordinator), *(
+        return (LogBegun(coordinator=after.coordinator), *(
             Enrolled(site=site.name, key=site.key, weight=site.weight, rows=site.rows) for site in after.sites))
     if (before.name, before.coordinator) != (after.name, after.coordinator):
         raise ChainError(f"federation '{before.name}': its name and its coordinator's key never change; begin a new "
@@ -221,7 +221,7 @@ def _chain(following: dict[str, str], key: str) -> tuple[str, ...]:
 def in_words(change: Change) -> str:
     """A change as one line for people."""
     match change:
-        case Begun():
+        case LogBegun():
             words = "the federation begins"
         case SettingsChanged():
             words = f"settings changed: {', '.join(change.keys)}"

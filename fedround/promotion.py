@@ -1,6 +1,6 @@
 """Which model may be used: its measurements, the policy, and the judgement from both.
 
-A new kind of evidence is a field of `Evidence`, a bound in `Policy`, and a line in `judge`.
+A new kind of evidence is a field of `ModelEvidence`, a bound in `Policy`, and a line in `judge`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Performance(Value):
     """On the public test set; None where there is none."""
 
 
-class Evidence(Value):
+class ModelEvidence(Value):
     """What is known of a model at the time of the decision."""
 
     privacy: Privacy
@@ -130,12 +130,12 @@ class Judged(Value):
         return f"{self.what}: {self.found}, asked {self.asked}"
 
 
-def judge(policy: Policy, evidence: Evidence, production: Evidence | None) -> tuple[Judged, ...]:
+def judge(policy: Policy, evidence: ModelEvidence, production: ModelEvidence | None) -> tuple[Judged, ...]:
     """Every bound of the policy. production: what was measured of the model in that stage; None: there is none."""
     return tuple(_judged(policy, evidence, production))
 
 
-def _judged(policy: Policy, evidence: Evidence, production: Evidence | None) -> Iterator[Judged]:
+def _judged(policy: Policy, evidence: ModelEvidence, production: ModelEvidence | None) -> Iterator[Judged]:
     used, known, less = evidence.of(policy.form), in_words(policy.metric), shown(policy.metric).lower_is_better
     reached = _metric(policy, used.public)
     if policy.at_least is not None:

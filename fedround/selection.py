@@ -29,7 +29,7 @@ LookBack = Annotated[int, Field(ge=1, le=MAX_LOOK_BACK)]
 
 
 @dataclass(frozen=True)
-class Standing:
+class MemberRecord:
     """What the committed rounds that count say of one member."""
 
     asked: int = 0
@@ -42,7 +42,7 @@ class Standing:
     """The last mean loss of a model at this member, by its noised counts; None: not known."""
 
 
-NEW = Standing()
+NEW = MemberRecord()
 
 
 class _Selection(Value):
@@ -62,7 +62,7 @@ class _Selection(Value):
         """How many rounds count."""
         return 0 if self.within is None else self.within - 1
 
-    def order(self, names: Sequence[str], weights: Mapping[str, float], past: Mapping[str, Standing],
+    def order(self, names: Sequence[str], weights: Mapping[str, float], past: Mapping[str, MemberRecord],
               chance: Chance) -> list[str]:
         """All of them, whom to ask first in front. weights: the agreed ones."""
         raise NotImplementedError
@@ -73,7 +73,7 @@ class Random(_Selection):
 
     name: Literal["random"] = "random"
 
-    def order(self, names: Sequence[str], weights: Mapping[str, float], past: Mapping[str, Standing],
+    def order(self, names: Sequence[str], weights: Mapping[str, float], past: Mapping[str, MemberRecord],
               chance: Chance) -> list[str]:
         """As `_Selection`."""
         return chance.drawn(dict.fromkeys(sorted(names), 1))
@@ -95,7 +95,7 @@ class Reliable(_Selection):
         """As `_Selection`."""
         return max(self.window, super().looks_back)
 
-    def order(self, names: Sequence[str], weights: Mapping[str, float], past: Mapping[str, Standing],
+    def order(self, names: Sequence[str], weights: Mapping[str, float], past: Mapping[str, MemberRecord],
               chance: Chance) -> list[str]:
         """As `_Selection`."""
         found = {name: past.get(name, NEW) for name in sorted(names)}
@@ -129,7 +129,7 @@ class PowerOfChoice(_Selection):
         """As `_Selection`."""
         return max(self.window, super().looks_back)
 
-    def order(self, names: Sequence[str], weights: Mapping[str, float], past: Mapping[str, Standing],
+    def order(self, names: Sequence[str], weights: Mapping[str, float], past: Mapping[str, MemberRecord],
               chance: Chance) -> list[str]:
         """As `_Selection`."""
         whole = math.fsum(weights[name] for name in names)
@@ -175,7 +175,7 @@ class Chance:
         return found
 
 
-def selected(how: _Selection, names: Sequence[str], weights: Mapping[str, float], past: Mapping[str, Standing],
+def selected(how: _Selection, names: Sequence[str], weights: Mapping[str, float], past: Mapping[str, MemberRecord],
              chance: Chance) -> tuple[str, ...]:
     """Whom of `names` to ask, in their order. past: of who was asked in no round that counts, nothing need be said.
 
@@ -188,7 +188,7 @@ def selected(how: _Selection, names: Sequence[str], weights: Mapping[str, float]
     return tuple(name for name in names if name in taken)
 
 
-def _due(how: _Selection, order: Sequence[str], past: Mapping[str, Standing]) -> list[str]:
+def _due(how: _Selection, order: Sequence[str], past: Mapping[str, MemberRecord]) -> list[str]:
     """Who must be asked now, so that nobody comes too late in this round or in a later one.
 
     Of those who can wait for at most w more rounds, `sites` are asked in each of these: what is more than that is due now.

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fedround.agreement import Agreement
-    from fedround.simulation.tuning import Search, Trial
-    from fedround_cli.world import Asked, World
+    from fedround.simulation.tuning import Search, TunedTrial
+    from fedround_cli.world import SimulationAsked, World
 
 MOST = 81
 """Candidates of one search: three values of four settings."""
@@ -45,7 +45,7 @@ def candidates(agreement: Agreement, tried: Sequence[str]) -> dict[str, Agreemen
     return found
 
 
-def search(asked: Asked, world: World, tried: Sequence[str], seed: int, *, apart: bool) -> Search:
+def search(asked: SimulationAsked, world: World, tried: Sequence[str], seed: int, *, apart: bool) -> Search:
     """Successive halving over the combinations, with a line for every trial."""
     from rich.progress import Progress, TimeElapsedColumn
 
@@ -58,7 +58,7 @@ def search(asked: Asked, world: World, tried: Sequence[str], seed: int, *, apart
                   transient=True) as progress:
         bar = progress.add_task("none yet")
 
-        def told(trial: Trial) -> None:
+        def told(trial: TunedTrial) -> None:
             after = how_many(trial.rounds, "round")
             progress.update(bar, advance=1, description=f"{trial.name}: {trial.score:.4f} after {after}")
 

@@ -20,7 +20,7 @@ _MOST_DIGITS = 12
 
 
 @dataclass(frozen=True)
-class Terms:
+class Costed:
     """What is costed."""
 
     privacy: Promise
@@ -59,7 +59,7 @@ def secure_sum(said: str | None) -> SecureSum | None:
                              "consistency": "counted" if numbers == said else "signed"}, "--secure")
 
 
-def partition_of(terms: Terms, name: str | None) -> Partition | None:
+def partition_of(terms: Costed, name: str | None) -> Partition | None:
     """Whose rows a campaign of these terms trains on now; None: all."""
     from datetime import UTC, datetime
 
@@ -89,7 +89,7 @@ def _training(table: dict[str, Any], recipe: Path | None, source: str) -> Traini
     return parse(NAMED.get(str(table.get("name")), LocalTraining), table, source)
 
 
-def costed(path: Path | None, said: dict[str, Any], recipe: Path | None, secure: SecureSum | None) -> Terms:
+def costed(path: Path | None, said: dict[str, Any], recipe: Path | None, secure: SecureSum | None) -> Costed:
     """The file's tables, with the options that were given in their place. Raises ContractError if they cannot be costed."""
     from fedround.drift.spec import DriftWatch
     from fedround.errors import ContractError
@@ -139,12 +139,12 @@ def costed(path: Path | None, said: dict[str, Any], recipe: Path | None, secure:
     if why_not is not None:
         raise ContractError(f"{source.replace('privacy', 'training')}: {why_not}")
     members = tuple(int(one.get("rows", 0)) for one in file.get("sites", []) if isinstance(one, dict))
-    return Terms(privacy, training,
-                 parse(LocalEvaluation, tables["evaluation"], source.replace("privacy", "evaluation")),
-                 parse(Groups, file["groups"], source.replace("privacy", "groups")) if "groups" in file else None,
-                 parse(DriftWatch, file["drift"], source.replace("privacy", "drift")) if "drift" in file else None,
-                 parse(Recurring, file["partitions"], source.replace("privacy", "partitions")) if "partitions" in file
-                 else None, combine, members, "pace" in file)
+    return Costed(privacy, training,
+                  parse(LocalEvaluation, tables["evaluation"], source.replace("privacy", "evaluation")),
+                  parse(Groups, file["groups"], source.replace("privacy", "groups")) if "groups" in file else None,
+                  parse(DriftWatch, file["drift"], source.replace("privacy", "drift")) if "drift" in file else None,
+                  parse(Recurring, file["partitions"], source.replace("privacy", "partitions")) if "partitions" in file
+                  else None, combine, members, "pace" in file)
 
 
 def named_rows(rows: list[str]) -> list[tuple[str, int]]:

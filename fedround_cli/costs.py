@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fedround.spoken import how_many
 from fedround_cli import promise
-from fedround_cli.costed import Terms
+from fedround_cli.costed import Costed
 
 if TYPE_CHECKING:
     from fedround.privacy.ledger import Ledger
@@ -45,7 +45,7 @@ class Cost:
     """Where noise is shared: epsilon after the last round if nobody else's share of it counts."""
 
 
-def costs_of(terms: Terms, rows: list[tuple[str, int]], rows_per_person: int | None, *, apart: bool) -> list[Cost]:
+def costs_of(terms: Costed, rows: list[tuple[str, int]], rows_per_person: int | None, *, apart: bool) -> list[Cost]:
     """Of each site; or of one for all, where they share the noise."""
     if terms.combine is None or not rows:
         return [_cost(terms, name, count, rows_per_person, apart=apart) for name, count in rows]
@@ -53,7 +53,7 @@ def costs_of(terms: Terms, rows: list[tuple[str, int]], rows_per_person: int | N
     return [_cost(terms, f"each of {len(rows)}", sum(members), rows_per_person, apart=apart, members=members)]
 
 
-def _cost(terms: Terms, site: str, rows: int, rows_per_person: int | None, already: float | None = None, *,
+def _cost(terms: Costed, site: str, rows: int, rows_per_person: int | None, already: float | None = None, *,
           apart: bool, members: tuple[int, ...] = ()) -> Cost:
     """rows: with shared noise, of all members together. members: the rows of each of them."""
     from fedround.errors import ContractError, ToleranceError
@@ -87,7 +87,7 @@ def _cost(terms: Terms, site: str, rows: int, rows_per_person: int | None, alrea
                 alone=by_itself)
 
 
-def own_cost(terms: Terms, folder: Path, rows_per_person: int | None, part: Partition | None) -> Cost:
+def own_cost(terms: Costed, folder: Path, rows_per_person: int | None, part: Partition | None) -> Cost:
     """With what the site's ledger holds and its policy allows; of all its rows, or of those in a partition."""
     from fedround.errors import ContractError
     from fedround.privacy import ledger
@@ -111,7 +111,7 @@ def own_cost(terms: Terms, folder: Path, rows_per_person: int | None, part: Part
     return replace(cost, refused=refused)
 
 
-def _held_with(terms: Terms, cost: Cost, book: Ledger, delta_dp: float, unit: Unit, part: Partition | None, *,
+def _held_with(terms: Costed, cost: Cost, book: Ledger, delta_dp: float, unit: Unit, part: Partition | None, *,
                alone: bool = False) -> float:
     """The epsilon in the ledger if this campaign began now: it is set aside whole, or refused in its first round."""
     from fedround.privacy import ledger
@@ -134,7 +134,7 @@ def _held_with(terms: Terms, cost: Cost, book: Ledger, delta_dp: float, unit: Un
     return ledger.held(ledger.with_entries(book, [begun]), delta_dp, unit=unit, alone=alone)
 
 
-def in_a_leaf(terms: Terms, costs: list[Cost]) -> tuple[float, float] | None:
+def in_a_leaf(terms: Costed, costs: list[Cost]) -> tuple[float, float] | None:
     """How many rows the noise in a leaf's sum is as loud as, and how many a leaf has on average, of all these sites together;
     None if no trees grow from rows.
     """

@@ -11,7 +11,7 @@ import typer
 
 from fedround.spoken import how_many
 from fedround_cli import group_preview, promise
-from fedround_cli.costed import Terms, costed, named_rows, partition_of, secure_sum
+from fedround_cli.costed import Costed, costed, named_rows, partition_of, secure_sum
 from fedround_cli.costs import Cost, costs_of, in_a_leaf, own_cost
 from fedround_cli.output import AsJson, command, out, print_json
 from fedround_cli.terminal import styled
@@ -113,7 +113,7 @@ def plan(
         out.say("wrote {}", picture)
 
 
-def _show(terms: Terms, costs: list[Cost]) -> None:
+def _show(terms: Costed, costs: list[Cost]) -> None:
     from rich.table import Table
 
     from fedround.privacy.profile import upward
@@ -160,7 +160,7 @@ def _show(terms: Terms, costs: list[Cost]) -> None:
             out.print(styled("[yellow]![/] {}: {}", cost.site, doubt), highlight=False)
 
 
-def _title(terms: Terms) -> str:
+def _title(terms: Costed) -> str:
     privacy, training = terms.privacy, terms.training
     whom = {"record": "one record of a site", "person": "all rows of one person at a site",
             "site": "all that a site contributes"}[privacy.unit]

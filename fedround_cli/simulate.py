@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fedround.simulation.chance import Seeded
     from fedround.simulation.on_ray import RayCrew
     from fedround.simulation.result import Result
-    from fedround_cli.world import Asked, World
+    from fedround_cli.world import SimulationAsked, World
 
 MOST_ALONE = 20
 _MOST_METRICS, _NARROW = 3, 80
@@ -163,7 +163,7 @@ def _refuse_beside_try(*given: bool) -> None:
                             "with it afterwards")
 
 
-def _try(asked: Asked, world: World, tried: list[str], seed: int, *, apart: bool, as_json: bool) -> None:
+def _try(asked: SimulationAsked, world: World, tried: list[str], seed: int, *, apart: bool, as_json: bool) -> None:
     from fedround_cli import candidates
 
     found = candidates.search(asked, world, tried, seed, apart=apart)
@@ -174,7 +174,7 @@ def _try(asked: Asked, world: World, tried: list[str], seed: int, *, apart: bool
     out.say("best: [bold]{}[/]. {}", found.best, candidates.costs(found))
 
 
-def _run(asked: Asked, world: World, seed: int, clock: _Clock, *, share: float, stacked: bool, workers: int | None,
+def _run(asked: SimulationAsked, world: World, seed: int, clock: _Clock, *, share: float, stacked: bool, workers: int | None,
          apart: bool) -> Result:
     """One campaign, with a bar on the terminal."""
     from rich.progress import BarColumn, Progress, TimeRemainingColumn
@@ -193,7 +193,8 @@ def _run(asked: Asked, world: World, seed: int, clock: _Clock, *, share: float, 
                        bar, advance=1, reached="" if one.test is None else str(one.test)))
 
 
-def _crew(asked: Asked, world: World, chance: Seeded, workers: int | None) -> AbstractContextManager[RayCrew | None]:
+def _crew(asked: SimulationAsked, world: World, chance: Seeded,
+          workers: int | None) -> AbstractContextManager[RayCrew | None]:
     if workers is None:
         return nullcontext()
     from fedround.simulation.on_ray import RayCrew
@@ -202,7 +203,7 @@ def _crew(asked: Asked, world: World, chance: Seeded, workers: int | None) -> Ab
     return RayCrew(asked.path, rows, asked.agreement.training, chance, workers)
 
 
-def _rivals(asked: Asked, world: World, seed: int, share: float) -> dict[str, Metrics]:
+def _rivals(asked: SimulationAsked, world: World, seed: int, share: float) -> dict[str, Metrics]:
     from rich.progress import track
 
     from fedround.errors import ContractError
@@ -226,7 +227,7 @@ def _rivals(asked: Asked, world: World, seed: int, share: float) -> dict[str, Me
     return found
 
 
-def _with_own_noise(asked: Asked, world: World, seed: int, share: float, *, apart: bool) -> Result | None:
+def _with_own_noise(asked: SimulationAsked, world: World, seed: int, share: float, *, apart: bool) -> Result | None:
     """The same campaign where nobody shares noise; None where nobody does anyhow."""
     from dataclasses import replace
 
@@ -247,7 +248,7 @@ def _groups(world: World, recipe: Recipe) -> tuple[list[str], dict[str, list[int
     return words, {name: np.bincount(place_N, minlength=len(words)).tolist() for name, (_, place_N) in found.items()}
 
 
-def _show(asked: Asked, world: World, results: list[Result], own: Result | None, rivals: dict[str, Metrics],
+def _show(asked: SimulationAsked, world: World, results: list[Result], own: Result | None, rivals: dict[str, Metrics],
           seed: int) -> None:
     from rich.table import Table
 
@@ -303,7 +304,7 @@ def _show_at_sites(whose: str, reached: Mapping[str, Metrics]) -> None:
                   highlight=False)
 
 
-def _rounds_table(asked: Asked, result: Result) -> Table:
+def _rounds_table(asked: SimulationAsked, result: Result) -> Table:
     from rich.table import Table
 
     agreement = asked.agreement

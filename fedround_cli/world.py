@@ -28,7 +28,7 @@ HELD_OUT = 5
 
 
 @dataclass(frozen=True)
-class Asked:
+class SimulationAsked:
     """What is simulated."""
 
     agreement: Agreement
@@ -54,7 +54,7 @@ class World:
 
 
 def asked_of(what: Path, recipe: Path | None, epsilon: float | None, rounds: int | None, rule: str | None = None
-             ) -> Asked:
+             ) -> SimulationAsked:
     """The settings with the options in their place. rule: of those that they offer.
 
     Raises SetupError or ContractError for what cannot be read.
@@ -88,7 +88,7 @@ def asked_of(what: Path, recipe: Path | None, epsilon: float | None, rounds: int
     agreement = parse(Agreement, known, str(file)).learning(found.learner)
     agreement = agreement.chosen(agreement.offer.choice(None, rule))
     agreed = 10 if isinstance(agreement.privacy, NoPrivacy) else agreement.privacy.rounds
-    return Asked(agreement, found, agreed if rounds is None else rounds, path, members)
+    return SimulationAsked(agreement, found, agreed if rounds is None else rounds, path, members)
 
 
 def part_of(agreement: Agreement, name: str | None) -> Partition | None:
@@ -156,7 +156,7 @@ def _only(frame: pd.DataFrame, part: Partition | None) -> pd.DataFrame:
     return frame[part.holds(frame[part.column].astype(str).to_numpy())].reset_index(drop=True)
 
 
-def dealt(asked: Asked, data: Path, partition: str, sites: int, test: Path | None, seed: int,
+def dealt(asked: SimulationAsked, data: Path, partition: str, sites: int, test: Path | None, seed: int,
           part: Partition | None = None, person: str | None = None) -> World:
     """Rows of one file, or of one part of it, dealt to sites. A fifth is held out at each site, and without a test file a
     fifth before for all. person: the column that says whose row it is, where persons are protected.

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 from fedround_examples.story import SHORT_ROUNDS, Story, write
-from flows.one_machine import Founding, Member, OneMachine
+from flows.one_machine import Founding, OneMachine, SiteToMake
 
 WATCHED = 1.0
 """What a bank's ledger allows beyond the campaign for a watch by partitions, which is a run of its own."""
@@ -32,8 +32,8 @@ def set_up(story: Story, machine: OneMachine, data: Path, rounds: int, epsilon: 
             counts["noise_std"] *= louder
     parts = story.split()
     write(parts, data)
-    members = [Member(bank.name, data / bank.name / "train.parquet", data / bank.name / "validation.parquet",
-                      float(len(bank.train) + len(bank.validation)), len(bank.train)) for bank in parts.banks]
+    members = [SiteToMake(bank.name, data / bank.name / "train.parquet", data / bank.name / "validation.parquet",
+                          float(len(bank.train) + len(bank.validation)), len(bank.train)) for bank in parts.banks]
     machine.set_up(Founding(settings, here / "recipe.py", here / "contract.json", data / "public_test.parquet"), members,
                    max_epsilon=epsilon + WATCHED * ("partitions" in settings.get("drift", {})), measures="drift" in settings,
                    delta_dp=settings["privacy"]["delta_dp"], min_rows=20)

@@ -11,7 +11,7 @@ from fedround.drift.judge import Drift
 from fedround.records import Finding
 from fedround.spoken import how_many
 from tasks.coordinator import Coordinator
-from tasks.invite import Invitation
+from tasks.invite import InvitedRuns
 from tasks.report import records
 from tasks.reporting import RoundRecord, render_finding, render_markdown
 from tasks.reporting.drift import in_a_sentence, render_drift
@@ -20,7 +20,7 @@ from tasks.requests import TrainingRequest
 _BAR = 20
 
 
-async def show(coordinator: Coordinator, record: RoundRecord, invited: Invitation) -> None:
+async def show(coordinator: Coordinator, record: RoundRecord, invited: InvitedRuns) -> None:
     """Publish the round's artifact; its versions are the rounds of the run."""
     links = "\n".join(f"* [{site}](/runs/flow-run/{run})" for site, run in sorted(invited.runs.items()))
     await acreate_markdown_artifact(

@@ -24,7 +24,7 @@ from tasks.collect import have_answered, take_late
 from tasks.collected import Collected
 from tasks.coordinator import Coordinator
 from tasks.idleness import Idleness
-from tasks.invite import Invitation, invite_again
+from tasks.invite import InvitedRuns, invite_again
 from tasks.plan import Planned
 from tasks.requests import RoundRequest
 from tasks.setting_up import check_in_a_row, next_question
@@ -39,7 +39,7 @@ key wants that.
 """
 
 
-async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tuple[Invitation, Collected]:
+async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tuple[InvitedRuns, Collected]:
     """Invite the cohort, and collect until everybody has answered or the deadline is over."""
     watch.plan(planned.plan)
     async with get_client() as client:
@@ -72,7 +72,7 @@ async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tup
         return invited, answers
 
 
-def _ended(coordinator: Coordinator, planned: Planned, invited: Invitation, again: tuple[Invitation, ...],
+def _ended(coordinator: Coordinator, planned: Planned, invited: InvitedRuns, again: tuple[InvitedRuns, ...],
            client: PrefectClient) -> Callable[[set[str]], Awaitable[set[str]]]:
     """Who has answered. A flow run that answers under masks goes on until it has revealed, so there the store is asked. So it
     is about those who answer earlier plans: they may be many, and how their flow runs end is looked at now and then. About
@@ -98,7 +98,7 @@ def _ended(coordinator: Coordinator, planned: Planned, invited: Invitation, agai
     return ended
 
 
-def _still(coordinator: Coordinator, invitations: tuple[Invitation, ...], client: PrefectClient,
+def _still(coordinator: Coordinator, invitations: tuple[InvitedRuns, ...], client: PrefectClient,
            watch: Watch) -> Callable[[set[str]], Awaitable[set[str]]]:
     """Who has stopped moving, looked at now and then; nobody, where the federation file gives nobody up."""
     idle_s, looked, found = coordinator.federation.idle_s, time.monotonic(), set[str]()

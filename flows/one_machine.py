@@ -37,7 +37,7 @@ READY_S = 300.0        # for a busy machine; a process that ends is noticed at o
 
 
 @dataclass(frozen=True)
-class Member:
+class SiteToMake:
     """A site that will be made: where its rows are, its weight, and how many rows it trains on, as agreed."""
 
     name: str
@@ -77,7 +77,7 @@ class OneMachine:
         """Start, or find, PostgreSQL, Prefect and S3."""
         return LocalStack(self.home).start(progress)
 
-    def set_up(self, founding: Founding, members: list[Member], *, max_epsilon: float, delta_dp: float,
+    def set_up(self, founding: Founding, members: list[SiteToMake], *, max_epsilon: float, delta_dp: float,
                units: tuple[Protected, ...] = ("record",), min_rows: int = 100, measures: bool = False) -> None:
         """Create the coordinator's and every site's folder, and deploy. The servers must run. measures: as `create_site`."""
         stack = LocalStack(self.home)

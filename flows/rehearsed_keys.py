@@ -30,19 +30,19 @@ from tasks.requests import RoundRequest
 
 
 @dataclass(frozen=True)
-class Member:
+class MadeUpMember:
     """One of the others, made up."""
 
     identity: Identity
     noise_secret: bytes
 
 
-Others = Mapping[str, Member]
+Others = Mapping[str, MadeUpMember]
 
 
 def made_up(names: Collection[str]) -> Others:
     """Anew, from the operating system."""
-    return {name: Member(Identity.generate(), secrets.token_bytes(32)) for name in names}
+    return {name: MadeUpMember(Identity.generate(), secrets.token_bytes(32)) for name in names}
 
 
 def set_up(coordinator: Coordinator, head: Committed, stand_in: Site, others: Others) -> None:

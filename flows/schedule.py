@@ -25,7 +25,7 @@ from tasks.requests import NextRoundRequest, TrainingRequest
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedByDate:
     """What is to happen at the scheduled times."""
 
     flow: str
@@ -46,7 +46,7 @@ class Schedule:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     """`epsilon` and `rule` of a new run, where the federation file lets them be chosen."""
 
-    def asked(self, federation: Federation) -> Asked:
+    def asked(self, federation: Federation) -> AskedByDate:
         """The same for this federation. Raises ContractError for a schedule or a run that cannot be."""
         how = federation.partitions
         privacy = federation.chosen(federation.offer.choice(self.chosen.get("epsilon"), self.chosen.get("rule"))).privacy
@@ -63,15 +63,15 @@ class Schedule:
         try:
             if how is None:
                 one_more = NextRoundRequest(run=self.run, **self.chosen)
-                return Asked(federated_round.name, cron, one_more.model_dump(exclude_none=True))
+                return AskedByDate(federated_round.name, cron, one_more.model_dump(exclude_none=True))
             campaign = TrainingRequest(run=self.run, one_run_per_partition=True, **self.chosen,
                                        **{} if isinstance(privacy, NoPrivacy) else {"rounds": privacy.rounds})
-            return Asked(federated_training.name, cron, campaign.model_dump(exclude_none=True))
+            return AskedByDate(federated_training.name, cron, campaign.model_dump(exclude_none=True))
         except ValidationError:
             raise ContractError("--run is not the name of a run: lower-case letters, digits and inner hyphens") from None
 
 
-async def reschedule(client: PrefectClient, federation: Federation, asked: Asked | None, *, dry: bool) -> Change:
+async def reschedule(client: PrefectClient, federation: Federation, asked: AskedByDate | None, *, dry: bool) -> Change:
     """Put this schedule in the place of all others; None: there is to be none. What a person has paused stays paused."""
     names = [full_name(flow, federation.name) for flow in (federated_round.name, federated_training.name)]
     found = [one for name in names if (one := await deploying.existing(client, name)) is not None]

@@ -144,7 +144,7 @@ async def retrain(coordinator: Coordinator, rounds: int | None) -> bool:
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedRun:
     """A flow run that the coordinator's process will carry out."""
 
     id: UUID
@@ -152,7 +152,7 @@ class Started:
     url: str
 
 
-async def start(coordinator: Coordinator, flow: str, request: dict[str, Any]) -> Started:
+async def start(coordinator: Coordinator, flow: str, request: dict[str, Any]) -> StartedRun:
     """Ask for a round or a campaign, as the UI's form does. Raises SetupError if nobody could carry it out."""
     from prefect import get_client
     from prefect.exceptions import ObjectNotFound
@@ -170,10 +170,10 @@ async def start(coordinator: Coordinator, flow: str, request: dict[str, Any]) ->
     except NOT_SERVED as error:
         raise _no_api(coordinator.settings, error) from None
     ui = coordinator.settings.api_url.removesuffix("/api")
-    return Started(run.id, run.name, f"{ui}/runs/flow-run/{run.id}")
+    return StartedRun(run.id, run.name, f"{ui}/runs/flow-run/{run.id}")
 
 
-async def states(started: Started, tick_s: float, ask_s: float) -> AsyncIterator[tuple[str, str, bool]]:
+async def states(started: StartedRun, tick_s: float, ask_s: float) -> AsyncIterator[tuple[str, str, bool]]:
     """The run's state (type, message, whether it is final) every `tick_s` seconds until it is final, or was deleted.
 
     The API is asked only every `ask_s` seconds whether the state is still the same. The whole state is fetched only when it
@@ -202,7 +202,7 @@ async def states(started: Started, tick_s: float, ask_s: float) -> AsyncIterator
             await asyncio.sleep(tick_s)
 
 
-async def cancel(started: Started) -> None:
+async def cancel(started: StartedRun) -> None:
     """Ask for the run's end. The round in progress commits nothing; committed rounds stay."""
     from prefect import get_client
     from prefect.states import Cancelling

@@ -57,7 +57,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Approved:
+class ApprovedLine:
     """One line of policy.toml."""
 
     kind: Literal["recipe", "contract"]
@@ -122,7 +122,7 @@ def approve(folder: Path, settings: SiteSettings, candidate: Candidate, now: dat
     _write(place, candidate.body)
 
 
-def withdraw(folder: Path, prefix: str, now: datetime) -> Approved:
+def withdraw(folder: Path, prefix: str, now: datetime) -> ApprovedLine:
     """Take the one approval out that `prefix` names. Raises ContractError if it names none, or more than one."""
     found = [one for one in approvals(folder) if matches(one.digest, prefix)]
     if len(found) != 1:
@@ -134,14 +134,14 @@ def withdraw(folder: Path, prefix: str, now: datetime) -> Approved:
     return found[0]
 
 
-def approvals(folder: Path) -> list[Approved]:
+def approvals(folder: Path) -> list[ApprovedLine]:
     """Every approval in policy.toml."""
     settings, policy = load_toml(SiteSettings, folder / "site.toml"), load_toml(SitePolicy, folder / "policy.toml")
     result = []
     for kind, digests in (("recipe", policy.recipes), ("contract", policy.contracts)):
         place = folder / _place(settings, kind)
         current = digest(place.read_bytes()) if place.exists() else None
-        result += [Approved(kind, one, one == current) for one in digests]
+        result += [ApprovedLine(kind, one, one == current) for one in digests]
     return result
 
 

@@ -41,7 +41,7 @@ _ALIKE = ("labels", "features", "purpose", "number", "epsilon", "levels", "learn
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentByBoth:
     """What both members sent in one step: the plan that asked for it, and the answers."""
 
     plan: Plan
@@ -57,7 +57,7 @@ class Exchange:
     federation: Federation
     asks: Join
     link: Digest
-    steps: dict[Step, Sent]
+    steps: dict[Step, SentByBoth]
     run: str
 
     @property
@@ -132,7 +132,7 @@ class Exchange:
 
     def ended(self, plan: Plan, finding: Finding) -> Exchange:
         """With the last step, whose plan and finding these are."""
-        return replace(self, steps={**self.steps, self.asks.step: Sent(plan, finding.plan, finding.answers)})
+        return replace(self, steps={**self.steps, self.asks.step: SentByBoth(plan, finding.plan, finding.answers)})
 
     def promise(self, what: str, named: str) -> None:
         """From now on `what` of this exchange is `named`, for ever. Raises TrustError if it is something else already."""
@@ -170,7 +170,7 @@ def read_exchange(site: Site, federation: Federation, agreed: Digest, plan: Plan
     asks = plan.asks
     if not isinstance(asks, Join):
         raise TrustError(f"plan {named[:16]}: is no step between two members")
-    order, steps = (TRAINING if asks.learnt is None else SCORING), dict[Step, Sent]()
+    order, steps = (TRAINING if asks.learnt is None else SCORING), dict[Step, SentByBoth]()
     for place, placed in enumerate(asks.before):
         asked, finding = concluded(site.store, site.settings.coordinator, plan.run, agreed, placed, "join")
         was = asked.asks
@@ -178,7 +178,7 @@ def read_exchange(site: Site, federation: Federation, agreed: Digest, plan: Plan
                 getattr(was, name) != getattr(asks, name) for name in _ALIKE):
             raise TrustError(f"{asks.step} of an exchange between '{asks.labels}' and '{asks.features}': what it names as "
                              f"the step '{order[place]}' is a step of another exchange")
-        steps[order[place]] = Sent(asked, finding.plan, finding.answers)
+        steps[order[place]] = SentByBoth(asked, finding.plan, finding.answers)
     link = steps["channel"].digest if "channel" in steps else named
     return Exchange(site, federation, asks, link, steps, plan.run)
 

@@ -45,7 +45,7 @@ _WHOM: dict[Unit, str] = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class PreflightCheck:
     """One check of the preflight."""
 
     check: str
@@ -53,14 +53,14 @@ class Finding:
     detail: str
 
 
-def preflight(folder: Path) -> list[Finding]:
+def preflight(folder: Path) -> list[PreflightCheck]:
     """Check the folder first; if it opens, everything that depends on it. No check stops another."""
     try:
         site = open_site(folder.resolve())
     except FedroundError as error:
-        return [Finding("folder", False, str(error))]
-    return [Finding("folder", True, f"site '{site.name}' of federation '{site.settings.federation}'"),
-            Finding("keys", True, f"public key {site.identity.key}"),
+        return [PreflightCheck("folder", False, str(error))]
+    return [PreflightCheck("folder", True, f"site '{site.name}' of federation '{site.settings.federation}'"),
+            PreflightCheck("keys", True, f"public key {site.identity.key}"),
             *(_finding(name, check, site) for name, check in _CHECKS.items())]
 
 
@@ -72,17 +72,17 @@ def quality(folder: Path) -> Quality | None:
         return None
 
 
-def _finding(name: str, check: Callable[[Site], str], site: Site) -> Finding:
+def _finding(name: str, check: Callable[[Site], str], site: Site) -> PreflightCheck:
     try:
-        return Finding(name, True, check(site))
+        return PreflightCheck(name, True, check(site))
     except FedroundError as error:
-        return Finding(name, False, str(error))
+        return PreflightCheck(name, False, str(error))
     except MemoryError:
-        return Finding(name, False, "needs more memory than a process may take that reads such files: export the rows again, "
-                                    "with fewer rows or columns, or look at memory_mb in policy.toml")
+        return PreflightCheck(name, False, "needs more memory than a process may take that reads such files: export the rows "
+                                           "again, with fewer rows or columns, or look at memory_mb in policy.toml")
     except OSError as error:
-        return Finding(name, False, f"{error.filename or 'this machine'}: {error.strerror}; check the path and its "
-                                    "permissions")
+        return PreflightCheck(name, False, f"{error.filename or 'this machine'}: {error.strerror}; check the path and its "
+                                           "permissions")
 
 
 def _policy(site: Site) -> str:

@@ -32,7 +32,7 @@ from infra.epochs import concluded
 from infra.federation_log import signed_length
 from infra.history import InTurn, in_turn, read_plan_at
 from site_workers import audit, charging, exchange, once, outbox, rollback
-from site_workers.rollback import Sent
+from site_workers.rollback import SentBefore
 from site_workers.rows import rows_of
 from site_workers.site import Site
 
@@ -41,7 +41,7 @@ from site_workers.site import Site
 class Recovery:
     """What a folder has forgotten."""
 
-    answers: tuple[Sent, ...]
+    answers: tuple[SentBefore, ...]
     """Answers and refusals that the outbox lacks."""
     proven: tuple[Charge, ...]
     """Charges that the ledger lacks, as they were."""

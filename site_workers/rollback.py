@@ -24,7 +24,7 @@ from site_workers.site import Site
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentBefore:
     """Something that this site's key signed, as it lies in the store."""
 
     key: str
@@ -64,7 +64,7 @@ def own_keys(site: Site, log: int) -> frozenset[str]:
     return frozenset({key, *handed_over(entries, key), *took_over(entries, key)})
 
 
-def forgotten(site: Site, keys: frozenset[str], prefix: str | None = None) -> Iterator[Sent]:
+def forgotten(site: Site, keys: frozenset[str], prefix: str | None = None) -> Iterator[SentBefore]:
     """The answers in the store that one of `keys` signed for what lies there, and that the outbox does not have.
 
     prefix: only those whose key begins so.
@@ -72,7 +72,7 @@ def forgotten(site: Site, keys: frozenset[str], prefix: str | None = None) -> It
     return (sent for sent in not_kept(site, keys, prefix) if not isinstance(sent.answer, Refusal))
 
 
-def not_kept(site: Site, keys: frozenset[str], prefix: str | None = None) -> Iterator[Sent]:
+def not_kept(site: Site, keys: frozenset[str], prefix: str | None = None) -> Iterator[SentBefore]:
     """The same, with refusals, which cost nothing."""
     for key in site.store.list(prefix or layout.site_prefix(site.name)):
         if _may_be_ours(site, key) and not outbox.has(site.safe, key) and (sent := _ours(site, keys, key)) is not None:
@@ -85,7 +85,7 @@ def _may_be_ours(site: Site, key: str) -> bool:
     return said is not None and said[0] == site.name
 
 
-def _ours(site: Site, keys: frozenset[str], key: str) -> Sent | None:
+def _ours(site: Site, keys: frozenset[str], key: str) -> SentBefore | None:
     """The answer under `key`, if this site signed it: whoever owns the bucket can put and move anything there."""
     try:
         document = site.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
@@ -95,7 +95,7 @@ def _ours(site: Site, keys: frozenset[str], key: str) -> Sent | None:
         answer = unseal(document, ANSWERS[said.kind], said.key, key)
     except NOT_OURS:
         return None
-    return Sent(key, document, answer) if answer.site == site.name and _belongs(answer, key) else None
+    return SentBefore(key, document, answer) if answer.site == site.name and _belongs(answer, key) else None
 
 
 def _belongs(answer: SiteAnswer, key: str) -> bool:

@@ -32,7 +32,7 @@ from fedround.learning.tasks import Task
 from fedround.parent import as_parent, end_now, end_with_parent
 from site_workers import rows_in_parts
 from site_workers.policy import Limits
-from validation.answers import Answer, raise_if_it_failed
+from validation.answers import ChildSaid, raise_if_it_failed
 from validation.encoding import beside
 
 BATCH = 50_000
@@ -87,7 +87,7 @@ def _encoded(bundle: Bundle, rows: Path, limits: Limits) -> Iterator[Iterator[Ar
 
 
 def _parts(stream: IO[bytes], rows: Path, inputs: Sequence[Input]) -> Iterator[Arrays]:
-    answer, wanted = Answer(stream), tuple(Shape(one.name, one.dtype, one.shape) for one in inputs)
+    answer, wanted = ChildSaid(stream), tuple(Shape(one.name, one.dtype, one.shape) for one in inputs)
     each = sum(np.dtype(one.dtype).itemsize * math.prod(one.shape) for one in wanted)
     while True:
         try:

@@ -33,7 +33,7 @@ log = logging.getLogger("fedround.site")
 
 
 @dataclass(frozen=True, eq=False)
-class Together:
+class PredictedTogether:
     """Predictions of rows."""
 
     customer_N: list[str]
@@ -43,7 +43,7 @@ class Together:
     """In which it was learnt."""
 
 
-def predict(site: Site, peer: str, purpose: str, rows: Path) -> Together:
+def predict(site: Site, peer: str, purpose: str, rows: Path) -> PredictedTogether:
     """The chance of the label 1 of every row in a file, with the peer's scores.
 
     Raises SetupError, with what to do, if scores of some of the customers are still to be asked for; then it is written down
@@ -79,10 +79,10 @@ def predict(site: Site, peer: str, purpose: str, rows: Path) -> Together:
     own_ND = np.column_stack([floats(columns[name]) for name in grant.columns])
     score_N = np.array([known.get(customer, 0) for customer in customers], dtype=np.uint8)
     chance_N = np.where(has_N, learners.chances(_model(learnt, grant), own_ND, score_N), np.nan)
-    return Together(customers, chance_N, learnt.link)
+    return PredictedTogether(customers, chance_N, learnt.link)
 
 
-def write(found: Together, destination: Path) -> int:
+def write(found: PredictedTogether, destination: Path) -> int:
     """Write the predictions, whole or not at all, for their reader alone; returns how many there are. An empty cell: none.
 
     Raises ContractError for another form than CSV or Parquet.

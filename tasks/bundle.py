@@ -22,7 +22,7 @@ from fedround.learning.recipe import Recipe
 from fedround.learning.tasks import Metrics, Scored, check_numbers
 from fedround.learning.triggers import strongest
 from fedround.privacy.spec import NoPrivacy
-from fedround.promotion import Evidence, Performance
+from fedround.promotion import ModelEvidence, Performance
 from fedround.records import Checkpoint, Commit
 from fedround.values import Value, parse
 from infra.documents import read_tensors
@@ -91,9 +91,9 @@ def approved(coordinator: Coordinator, found: Bundle, approval: Approval) -> byt
     return _sealed(coordinator, manifest, files, evidence_of(found), certificate_of(found))
 
 
-def evidence_of(found: Bundle) -> Evidence:
+def evidence_of(found: Bundle) -> ModelEvidence:
     """What was measured of a bundle's model. Raises ContractError if another version wrote it down in other words."""
-    return _part(found, bundle.MEASURED, Evidence)
+    return _part(found, bundle.MEASURED, ModelEvidence)
 
 
 def certificate_of(found: Bundle) -> Certificate:
@@ -130,7 +130,7 @@ def _works(features: Callable[[pd.DataFrame], object], rows: pd.DataFrame) -> bo
     return True
 
 
-def _sealed(coordinator: Coordinator, manifest: Manifest, files: Mapping[str, bytes], evidence: Evidence,
+def _sealed(coordinator: Coordinator, manifest: Manifest, files: Mapping[str, bytes], evidence: ModelEvidence,
             certificate: Certificate) -> bytes:
     facts = read_facts(coordinator.folder)
     whole = {**files, bundle.MEASURED: _readable(evidence), bundle.CERTIFICATE: _readable(certificate),
@@ -144,7 +144,7 @@ def read_facts(folder: Path) -> Facts:
     return load_toml(Facts, path) if path.exists() else Facts()
 
 
-def _readable(value: Evidence | Certificate) -> bytes:
+def _readable(value: ModelEvidence | Certificate) -> bytes:
     return (value.model_dump_json(indent=1) + "\n").encode()
 
 
@@ -181,7 +181,7 @@ def _read(coordinator: Coordinator, run: str, number: int) -> _Model:
 
 
 def _measured(coordinator: Coordinator, model: _Model, files: Mapping[str, bytes], inputs: Arrays,
-              tested: Examples | None, certificate: Certificate) -> Evidence:
+              tested: Examples | None, certificate: Certificate) -> ModelEvidence:
     recipe, served = coordinator.recipe, Served(files[bundle.ONNX])
     checked = rows_to_check(inputs)
     own = exported.answers(recipe, model.tensors, checked)
@@ -193,7 +193,7 @@ def _measured(coordinator: Coordinator, model: _Model, files: Mapping[str, bytes
     small = Served(files[bundle.INT8])
     record = next((one for one in records(coordinator, model.commit.run) if one.round == model.commit.round), None)
     privacy = model.checkpoint.privacy
-    return Evidence(
+    return ModelEvidence(
         privacy=privacy, epsilon=None if isinstance(privacy, NoPrivacy) else certificate.epsilon,
         worth="" if record is None else record.worth,
         float32=_performance(files[bundle.ONNX], served, recipe, inputs, tested),

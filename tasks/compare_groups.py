@@ -16,7 +16,7 @@ from tasks.ask import MeasurementRequest
 from tasks.coordinator import Coordinator
 from tasks.partition import partition_of
 from tasks.report import record_groups
-from validation.group_cells import Counted
+from validation.group_cells import CountedGroup
 from validation.group_gaps import CONFIDENCE, judged, shares, together
 
 _DRAWS = 500
@@ -70,8 +70,8 @@ def _of_site(site: str, groups: Groups, releases: Sequence[Release], generator: 
                         gaps=judged(counted, groups.smallest, generator, _DRAWS, by=shares).gaps)
 
 
-def _counted(groups: Groups, releases: Sequence[Release]) -> list[Counted]:
-    return [Counted(one.of.column, one.labels, release.table, release.noise_std)
+def _counted(groups: Groups, releases: Sequence[Release]) -> list[CountedGroup]:
+    return [CountedGroup(one.of.column, one.labels, release.table, release.noise_std)
             for one, release in zip(groups.watched, releases, strict=True)]
 
 

@@ -25,7 +25,7 @@ _LONGEST = 200
 
 
 @dataclass(frozen=True)
-class Finding:
+class SaidToPlan:
     """What one site, or one region's coordinator, has said to the plan."""
 
     site: str
@@ -40,8 +40,8 @@ class Waiting:
     """A plan that nothing has come of yet."""
 
     plan: Plan
-    sites: tuple[Finding, ...]
-    regions: tuple[Finding, ...] = ()
+    sites: tuple[SaidToPlan, ...]
+    regions: tuple[SaidToPlan, ...] = ()
 
     @property
     def missing(self) -> int:
@@ -95,12 +95,12 @@ def _newest(coordinator: Coordinator, run: str, committed: int, purpose: Purpose
     return None
 
 
-def _all(coordinator: Coordinator, planned: Planned) -> Iterator[Finding]:
+def _all(coordinator: Coordinator, planned: Planned) -> Iterator[SaidToPlan]:
     for site in planned.plan.answering:
         yield _of_one(coordinator, planned.of(site), site)
 
 
-def _regions(coordinator: Coordinator, planned: Planned) -> Iterator[Finding]:
+def _regions(coordinator: Coordinator, planned: Planned) -> Iterator[SaidToPlan]:
     plan = planned.plan
     for region in plan.agreed.regions if plan.by_region else ():
         if not region.asked(plan.cohort):
@@ -108,25 +108,25 @@ def _regions(coordinator: Coordinator, planned: Planned) -> Iterator[Finding]:
         try:
             said = partial_sums.newest(coordinator.store, planned, region)
         except NOT_OURS as error:
-            yield Finding(region.name, "not admitted", one_line(str(error))[:_LONGEST], "its operator looks at its log, and "
-                          "runs the same version as the coordinator")
+            yield SaidToPlan(region.name, "not admitted", one_line(str(error))[:_LONGEST],
+                             "its operator looks at its log, and runs the same version as the coordinator")
             continue
-        yield (Finding(region.name, "answered", "", "") if said is not None else
-               Finding(region.name, "nothing", "it has not added up its members' updates: it is not running, is late, or "
-                       "cannot reach the store", "ask its operator to run 'fedround region start'"))
+        yield (SaidToPlan(region.name, "answered", "", "") if said is not None else
+               SaidToPlan(region.name, "nothing", "it has not added up its members' updates: it is not running, is late, or "
+                          "cannot reach the store", "ask its operator to run 'fedround region start'"))
 
 
-def _of_one(coordinator: Coordinator, asked: Planned, site: str) -> Finding:
+def _of_one(coordinator: Coordinator, asked: Planned, site: str) -> SaidToPlan:
     plan = asked.plan
     if (found := said_by(coordinator.store, plan, site)) is None:
-        return Finding(site, "nothing", "it is not running, is late, cannot reach the store, or is held by a pause",
-                       "ask its operator for 'fedround site check'; 'fedround status' shows its last sign of life")
+        return SaidToPlan(site, "nothing", "it is not running, is late, cannot reach the store, or is held by a pause",
+                          "ask its operator for 'fedround site check'; 'fedround status' shows its last sign of life")
     try:
         member, revoked = coordinator.federation.site(site), coordinator.federation.revoked
         said: SiteAnswer = read_answer(found[1], plan, asked.digest, member, revoked)
     except NOT_OURS as error:
-        return Finding(site, "not admitted", one_line(str(error))[:_LONGEST], "its operator looks at its log, and runs "
-                       "the same version as the coordinator")
+        return SaidToPlan(site, "not admitted", one_line(str(error))[:_LONGEST], "its operator looks at its log, and runs "
+                          "the same version as the coordinator")
     if isinstance(said, Refusal):
-        return Finding(site, "refused", one_line(f"{said.reason}: {said.detail}")[:_LONGEST], HELPS[said.reason])
-    return Finding(site, "answered", "", "")
+        return SaidToPlan(site, "refused", one_line(f"{said.reason}: {said.detail}")[:_LONGEST], HELPS[said.reason])
+    return SaidToPlan(site, "answered", "", "")

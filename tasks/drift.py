@@ -14,7 +14,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from fedround.drift.judge import Asked, Drift, Told, judge
+from fedround.drift.judge import Drift, DriftAsked, Told, judge
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError
 from fedround.files import make_folders, write_whole
@@ -157,7 +157,7 @@ def _judged(coordinator: Coordinator, watch: DriftWatch, asked: Sequence[Planned
     privacy, here, reference = asked[-1].plan.agreed.privacy, asked[-1], asked[:watch.reference]
     now = _told(coordinator, here)
     first = None if len(asked) <= watch.reference else _together([_told(coordinator, one) for one in reference])
-    found = judge(Asked(
+    found = judge(DriftAsked(
         watch=watch, round=here.plan.round, when=_when(here), seed=int(here.digest[:15], 16),
         first=_when(reference[0]) if len(reference) == 1 else f"{_when(reference[0])} to {_when(reference[-1])}",
         same_model=all(one.plan.base_model == here.plan.base_model for one in reference),

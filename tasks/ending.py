@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedround.rounds.ending import Told, has_settled
+from fedround.rounds.ending import ToldOfModel, has_settled
 from tasks.coordinator import Coordinator
 from tasks.report import records
 from tasks.reporting.record import RoundRecord
 
 
-def told_by(rounds: Sequence[RoundRecord], headline: str) -> list[Told]:
+def told_by(rounds: Sequence[RoundRecord], headline: str) -> list[ToldOfModel]:
     """The task's first metric in each round whose counts tell it: of what has left the sites anyway, so it costs nothing."""
     found = []
     for one in rounds:
         value = None if one.at_sites is None else one.at_sites.known().get(headline)
         margin = None if one.at_sites_margin is None else one.at_sites_margin.of(headline)
         if value is not None:
-            found.append(Told(value, margin or 0.0))
+            found.append(ToldOfModel(value, margin or 0.0))
     return found
 
 

@@ -25,7 +25,7 @@ _PURPOSES: tuple[OfRows, ...] = get_args(OfRows)
 
 
 @dataclass(frozen=True)
-class Standing:
+class EpochSoFar:
     """The newest epoch of a run, as far as it has come."""
 
     number: int = 0
@@ -51,22 +51,22 @@ class Concluded(NamedTuple):
         return {told.site for told in self.finding.answers}
 
 
-def standing(coordinator: Coordinator, run: str) -> Standing:
+def standing(coordinator: Coordinator, run: str) -> EpochSoFar:
     """The run's newest epoch."""
     keys = _newest(coordinator, run, "keys")
     if keys is None or not isinstance(keys.plan.asks, OfferKeys):
-        return Standing()
+        return EpochSoFar()
     number, slots = keys.plan.asks.epoch, keys.plan.asks.slots
     if keys.plan.federation_digest != digest(coordinator.federation_document):
-        return Standing(number)
+        return EpochSoFar(number)
     shares = _newest(coordinator, run, "shares")
     if shares is None or not isinstance(shares.plan.asks, DealShares) or shares.plan.asks.offered != keys.placed:
-        return Standing(number, offered=keys.placed)
+        return EpochSoFar(number, offered=keys.placed)
     last = _last_use(coordinator, run, shares.placed)
     free = 0 if last is None or last.asks.slot is None else last.asks.slot.number + 1
     if shares.who != keys.who or free >= slots or (last is not None and _somebody_has_no_part(coordinator, last)):
-        return Standing(number)
-    return Standing(number, dealt=shares.placed, free=free)
+        return EpochSoFar(number)
+    return EpochSoFar(number, dealt=shares.placed, free=free)
 
 
 def slot_for(coordinator: Coordinator, run: str) -> Slot:

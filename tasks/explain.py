@@ -26,7 +26,7 @@ from tasks.coordinator import Coordinator
 from tasks.evaluate import public_rows_drawn, public_scores
 from tasks.importance import at_sites
 from tasks.report import record_explained
-from validation.reliability import Explained, Importance, Pull, choices, reliability
+from validation.reliability import Explained, Permuted, Pull, choices, reliability
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ def tell(coordinator: Coordinator, run: str, found: Explained) -> None:
     record_explained(coordinator, run, found)
 
 
-def _importance(recipe: Recipe, model: Tensors, frame: pd.DataFrame, columns: Sequence[str]) -> tuple[Importance, ...]:
+def _importance(recipe: Recipe, model: Tensors, frame: pd.DataFrame, columns: Sequence[str]) -> tuple[Permuted, ...]:
     """As scikit-learn's `permutation_importance` has it: of the rows' columns, not of the features, so that all that is made
     of a column changes together.
     """
@@ -85,7 +85,7 @@ def _importance(recipe: Recipe, model: Tensors, frame: pd.DataFrame, columns: Se
     as_it_is, found = worth(frame), []
     for column in columns:
         lost = [as_it_is - worth(shuffled(column)) for _ in range(REPEATS)]
-        found.append(Importance(column=column, value=float(np.mean(lost)), std=float(np.std(lost))))
+        found.append(Permuted(column=column, value=float(np.mean(lost)), std=float(np.std(lost))))
     return tuple(sorted(found, key=lambda one: (-one.value, one.column)))
 
 

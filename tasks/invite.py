@@ -48,7 +48,7 @@ _OVER = "the campaign is over"
 _OPEN = FlowRunFilterState(type=FlowRunFilterStateType(any_=[state for state in StateType if state not in TERMINAL_STATES]))
 
 
-class Invitation:
+class InvitedRuns:
     """One plan, and the flow run in which every site answers it."""
 
     def __init__(self, asked: Asked, keys: dict[str, str], gone: Iterable[str] = ()):
@@ -172,7 +172,7 @@ def round_tag(plan: Plan) -> str:
     return f"{plan.run}/{plan.asks.kind}-{plan.round:05d}" + (f"-{plan.attempt:02d}" if plan.attempt > 1 else "")
 
 
-async def invite(planned: Planned, *, is_own: bool = True) -> Invitation:
+async def invite(planned: Planned, *, is_own: bool = True) -> InvitedRuns:
     """Ask every site of the cohort, in one event. A site with an open flow run for the plan is not asked again.
 
     A tag ties the round's own run and the sites' runs together, both ways. A subflow link would cost a dummy task run and an
@@ -197,7 +197,7 @@ async def invite(planned: Planned, *, is_own: bool = True) -> Invitation:
         await _forget_failed_tries(client, asked)
         found = {site: key for site, runs in mine.items() if (key := _open(runs)) is not None}
         await tell(client, ASKED, asked, [site for site in everybody if site not in found and site not in gone])
-    return Invitation(asked, {site: found.get(site, asked.key(site)) for site in everybody}, gone)
+    return InvitedRuns(asked, {site: found.get(site, asked.key(site)) for site in everybody}, gone)
 
 
 def invited_regions(plan: Plan) -> tuple[str, ...]:
@@ -205,7 +205,7 @@ def invited_regions(plan: Plan) -> tuple[str, ...]:
     return tuple(one.name for one in plan.agreed.regions if one.asked(plan.cohort)) if plan.by_region else ()
 
 
-async def invite_again(planned: Planned) -> tuple[Invitation, ...]:
+async def invite_again(planned: Planned) -> tuple[InvitedRuns, ...]:
     """Those who still work on the plans of earlier rounds, by plan. Whose flow run has ended without an answer is asked once
     more.
     """
@@ -226,7 +226,7 @@ async def invite_again(planned: Planned) -> tuple[Invitation, ...]:
             found = {site: key for site, runs in mine.items() if (key := _open(runs)) is not None}
             if unheard := [site for site in sites if site not in found]:
                 await tell(client, ASKED, asked, unheard)
-            invitations.append(Invitation(asked, {site: found.get(site, asked.key(site)) for site in sites}))
+            invitations.append(InvitedRuns(asked, {site: found.get(site, asked.key(site)) for site in sites}))
     return tuple(invitations)
 
 

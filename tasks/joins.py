@@ -57,7 +57,7 @@ class JoinRequest(BaseModel):
 
 
 @dataclass(frozen=True)
-class Chain:
+class ExchangeSoFar:
     """One exchange, as far as it has come."""
 
     last: Join
@@ -125,7 +125,7 @@ def _asked(coordinator: Coordinator, request: JoinRequest) -> Join | None:
     return Join(step=_steps(goes_on.last)[len(goes_on.findings)], number=number, before=goes_on.findings, **said)
 
 
-def _chains(coordinator: Coordinator, request: JoinRequest) -> Iterator[Chain]:
+def _chains(coordinator: Coordinator, request: JoinRequest) -> Iterator[ExchangeSoFar]:
     """The exchanges of these two for this purpose, the newest first."""
     seen = set[int]()
     for found in newest_first(coordinator, request.run, "join"):
@@ -137,8 +137,8 @@ def _chains(coordinator: Coordinator, request: JoinRequest) -> Iterator[Chain]:
             if asks.before:
                 first = next(one for one in newest_first(coordinator, request.run, "join") if one.placed == asks.before[0])
                 link = first.finding.plan
-            yield Chain(asks, link, (*asks.before, found.placed),
-                        found.plan.federation_digest == digest(coordinator.federation_document))
+            yield ExchangeSoFar(asks, link, (*asks.before, found.placed),
+                                found.plan.federation_digest == digest(coordinator.federation_document))
 
 
 def _steps(asks: Join) -> tuple[Step, ...]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from fedround.records import Commit, Plan
 from fedround.rounds.asking import first_that_counts
-from fedround.rounds.decay import Trained
+from fedround.rounds.decay import TrainedRound
 from fedround.rounds.earlier import Earlier
-from fedround.rounds.ending import Told
+from fedround.rounds.ending import ToldOfModel
 from infra.history import Committed, read_commit, read_plan
 from tasks.coordinator import Coordinator
 
@@ -28,11 +28,11 @@ class Past:
     def said(self) -> Earlier:
         """What it says to the rounds after it."""
         commit, score = self.commit, self.commit.score
-        told = None if score is None else Told(score.value, score.margin)
+        told = None if score is None else ToldOfModel(score.value, score.margin)
         return Earlier(
             self.plan.round, frozenset(self.plan.cohort), {update.site: update.verdict for update in commit.updates},
             {update.site: update.loss for update in commit.updates if update.loss is not None}, self.plan.excluded,
-            None if commit.agreed is None else Trained(commit.agreed.training, told))
+            None if commit.agreed is None else TrainedRound(commit.agreed.training, told))
 
 
 def said_before(coordinator: Coordinator, head: Committed) -> list[Earlier]:

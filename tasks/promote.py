@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fedround import bundle
 from fedround.bundle import Approval, Bundle
-from fedround.promotion import Evidence, Judged, Policy, Stage, judge
+from fedround.promotion import Judged, ModelEvidence, Policy, Stage, judge
 from fedround.signing import digest, seal, unseal
 from fedround.values import MAX_NUMBER, Digest, Name, Signed
 from infra.model_registry import ModelRegistry
@@ -158,7 +158,7 @@ def _candidate(coordinator: Coordinator, stages: Stages, request: PromotionReque
     return decision if (decision.run, decision.round) == (request.run, request.round) else None
 
 
-def _keep(coordinator: Coordinator, stages: Stages, decision: Decision, body: bytes, evidence: Evidence,
+def _keep(coordinator: Coordinator, stages: Stages, decision: Decision, body: bytes, evidence: ModelEvidence,
           stage: Stage) -> None:
     version = stages.add(decision.tag, decision.version, body, seal(decision, coordinator.identity),
                          numbers(evidence))
@@ -167,7 +167,7 @@ def _keep(coordinator: Coordinator, stages: Stages, decision: Decision, body: by
         stages.assign(version, stage, f"{decision.tag} is {version}; {who} said yes")
 
 
-def numbers(evidence: Evidence) -> dict[str, float]:
+def numbers(evidence: ModelEvidence) -> dict[str, float]:
     """Numbers for `dvc metrics`: one name for each. What was not measured has none."""
     known = {} if evidence.float32.public is None else evidence.float32.public.known()
     small = {} if evidence.int8.public is None else evidence.int8.public.known()

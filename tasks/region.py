@@ -62,7 +62,7 @@ class Post:
 
 
 @dataclass(frozen=True)
-class Order:
+class RegionOrder:
     """A plan that this region has a part in, verified."""
 
     planned: Planned
@@ -85,7 +85,7 @@ def open_region(folder: Path) -> Post:
     return Post(folder, settings, Identity.load(key, passphrase_for(key)), open_store(settings.store, folder))
 
 
-def authorise(post: Post, run: str, number: int, attempt: int) -> Order:
+def authorise(post: Post, run: str, number: int, attempt: int) -> RegionOrder:
     """The plan, if the coordinator signed it as the continuation of the run, and the federation file that it names gives
     this region's key a mandate for it.
 
@@ -106,7 +106,7 @@ def authorise(post: Post, run: str, number: int, attempt: int) -> Order:
     parent = read_commit(post.store, run, number - 1, key)
     if parent.digest != plan.parent:
         raise ChainError(f"{source}: continues another commit than the one in the store")
-    return Order(Planned(plan, named, parent), region, members, entries)
+    return RegionOrder(Planned(plan, named, parent), region, members, entries)
 
 
 def serve(post: Post, run: str, number: int, attempt: int, cancelled: Callable[[], bool] = lambda: False,
@@ -144,7 +144,7 @@ def serve(post: Post, run: str, number: int, attempt: int, cancelled: Callable[[
     return _signed(post, order, heard)
 
 
-def _admitted(post: Post, order: Order, site: str) -> Heard | None:
+def _admitted(post: Post, order: RegionOrder, site: str) -> Heard | None:
     try:
         return admit(post, order.members, order.planned, site, order.log)
     except UNREADABLE as error:
@@ -175,7 +175,7 @@ def _added(post: Post, planned: Planned, name: str, heard: Collected) -> _Added:
                   partial_sums.added_up(post, planned, name, list(counted.values())) if counted else None)
 
 
-def _signed(post: Post, order: Order, heard: Collected) -> PartialSum:
+def _signed(post: Post, order: RegionOrder, heard: Collected) -> PartialSum:
     planned, name, plan = order.planned, order.region.name, order.planned.plan
     added = _added(post, planned, name, heard)
     said = PartialSum(

@@ -25,7 +25,7 @@ from tasks.plan import Planned
 
 
 @dataclass(frozen=True)
-class Part:
+class StatePart:
     """A part of the round's state, and its bytes."""
 
     blob: Blob
@@ -39,7 +39,7 @@ class Stepped:
     model: bytes
     rest: Blob | None
     """What does not travel; it is in the store from the beginning."""
-    parts: tuple[Part, ...]
+    parts: tuple[StatePart, ...]
 
     @property
     def state(self) -> tuple[Blob, ...]:
@@ -54,7 +54,7 @@ def take_step(store: ObjectStore, planned: Planned, done: Aggregated) -> Stepped
     """
     plan, result = planned.plan, done.result
     after = server.step(plan.agreed, plan.task, begins_with(store, planned), result.delta_D, done.combined.used, done.weights)
-    parts = list[Part]()
+    parts = list[StatePart]()
     if after.optimizer is not None:
         parts.append(_part("optimizer", after.optimizer))
     parts += [_part(name, codec.unflatten(vector_D, plan.tensors)) for name, vector_D in sorted(after.served.items())]
@@ -80,6 +80,6 @@ def begins_with(store: ObjectStore, planned: Planned) -> Server:
     return Server(model, read_tensors(store, state, schema, "optimizer state"), served)
 
 
-def _part(name: str, tensors: Tensors, readers: Literal["everybody", "coordinator"] = "everybody") -> Part:
+def _part(name: str, tensors: Tensors, readers: Literal["everybody", "coordinator"] = "everybody") -> StatePart:
     body = codec.encode(tensors)
-    return Part(Blob(name=name, digest=digest(body), readers=readers), body)
+    return StatePart(Blob(name=name, digest=digest(body), readers=readers), body)

@@ -24,7 +24,7 @@ _LONGEST_ERROR = 60_000
 _ERRORS: dict[str, type[FedroundError]] = {"SetupError": SetupError, "ContractError": ContractError}
 
 
-class Answer:
+class ChildSaid:
     """What a child says, which may be anything. All of it raises ValueError for what is not of the expected form."""
 
     def __init__(self, stream: IO[bytes]):

@@ -40,7 +40,7 @@ from fedround.sandbox import Sandbox
 from fedround.values import LARGEST_WHOLE, parse
 from validation import row_files
 from validation import rows as gate
-from validation.answers import Answer, raise_if_it_failed
+from validation.answers import ChildSaid, raise_if_it_failed
 from validation.picture import Picture, picture, read_back
 from validation.tables import plain_frame
 
@@ -218,7 +218,7 @@ def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 @contextmanager
 def _child(*arguments: str, timeout_s: float = PATIENCE_S, allowed: Sandbox | None = None,
-           said: bytes = b"") -> Iterator[Answer]:
+           said: bytes = b"") -> Iterator[ChildSaid]:
     """The answer of a child process that does this work, without its first line, which reports success.
 
     allowed: what it may have, for work with others' code, on a system that can keep the rest from it. said: what it is told
@@ -241,7 +241,7 @@ def _child(*arguments: str, timeout_s: float = PATIENCE_S, allowed: Sandbox | No
     try:
         with suppress(BrokenPipeError), child.stdin as told:  # type: ignore[union-attr]
             told.write(said)
-        answer = Answer(child.stdout)  # type: ignore[arg-type]
+        answer = ChildSaid(child.stdout)  # type: ignore[arg-type]
         raise_if_it_failed(answer.said())
         yield answer
     except ValueError:

@@ -17,7 +17,7 @@ Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Counted:
+class CountedGroup:
     """One attribute's noised counts."""
 
     attribute: str

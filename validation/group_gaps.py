@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.fairness_of_groups import COMPARES, RATED, Gap, GroupRates, Interval, Measure, Rated
-from validation.group_cells import Counted, Float64, possible
+from validation.group_cells import CountedGroup, Float64, possible
 
 Bool = npt.NDArray[np.bool_]
 
@@ -53,7 +53,7 @@ class _Rate:
     error_BG: Float64
 
 
-def judged(counted: Sequence[Counted], smallest: int, generator: np.random.Generator, draws: int = DRAWS, *,
+def judged(counted: Sequence[CountedGroup], smallest: int, generator: np.random.Generator, draws: int = DRAWS, *,
            by: Callable[[Float64], Mapping[Rated, Float64]] | None = None) -> Found:
     """Rates of groups and gaps between them. counted: one for each attribute, of the same people.
 
@@ -83,11 +83,11 @@ def _drawn(nearest: Sequence[Float64], stds: Sequence[float], generator: np.rand
     return found
 
 
-def together(counted: Sequence[Counted]) -> Counted:
+def together(counted: Sequence[CountedGroup]) -> CountedGroup:
     """Everybody as one group, from the attribute whose sum has the least noise."""
     quietest = min(counted, key=lambda one: len(one.groups) * one.noise_std ** 2)
-    return Counted("everybody", ("everybody",), quietest.cells_G22.sum(axis=0, keepdims=True),
-                   quietest.noise_std * float(np.sqrt(len(quietest.groups))))
+    return CountedGroup("everybody", ("everybody",), quietest.cells_G22.sum(axis=0, keepdims=True),
+                        quietest.noise_std * float(np.sqrt(len(quietest.groups))))
 
 
 def shares(cells_G22: Float64) -> dict[Rated, Float64]:
@@ -108,7 +108,7 @@ def _people(rated: Rated, cells: Float64) -> Float64:
     return people
 
 
-def _rates(one: Counted, values: Mapping[Rated, Float64], cells_G22: Float64, cells_BG22: Float64,
+def _rates(one: CountedGroup, values: Mapping[Rated, Float64], cells_G22: Float64, cells_BG22: Float64,
            smallest: int) -> dict[Rated, _Rate]:
     return {rated: _Rate(
         values[rated], _people(rated, one.cells_G22) - _SURE * one.noise_std * np.sqrt(len(_OF[rated][1])) >= smallest,
@@ -132,7 +132,7 @@ def by_fairlearn(cells_G22: Float64) -> dict[Rated, Float64]:
     return {rated: frame.by_group[rated].to_numpy(np.float64) for rated in RATED}
 
 
-def _group(one: Counted, group: int, cells_G22: Float64, found: Mapping[Rated, _Rate]) -> GroupRates:
+def _group(one: CountedGroup, group: int, cells_G22: Float64, found: Mapping[Rated, _Rate]) -> GroupRates:
     return GroupRates(attribute=one.attribute, group=one.groups[group], records=round(float(cells_G22[group].sum()), 1),
                       **{rated: _alone(found[rated], group) for rated in RATED})
 
@@ -161,7 +161,7 @@ class _Pair:
         return max(float(self.error_B.std()), 1e-12)
 
 
-def _gaps(measure: Measure, counted: Sequence[Counted], found: Mapping[str, Mapping[Rated, _Rate]]) -> list[Gap]:
+def _gaps(measure: Measure, counted: Sequence[CountedGroup], found: Mapping[str, Mapping[Rated, _Rate]]) -> list[Gap]:
     pairs = [pair for one in counted for rated in COMPARES[measure] for pair in _pairs(one, found[one.attribute][rated])]
     if not pairs:
         return []
@@ -178,7 +178,7 @@ def _gaps(measure: Measure, counted: Sequence[Counted], found: Mapping[str, Mapp
     return gaps
 
 
-def _pairs(one: Counted, rate: _Rate) -> list[_Pair]:
+def _pairs(one: CountedGroup, rate: _Rate) -> list[_Pair]:
     told = [int(group) for group in np.flatnonzero(rate.told_G)]
     return [_Pair(one.attribute, (one.groups[first], one.groups[second]),
                   float(rate.value_G[second] - rate.value_G[first]), rate.error_BG[:, second] - rate.error_BG[:, first])

@@ -46,7 +46,7 @@ class Reliability(Value):
     """`calibration_slope`: 1 if the chances are neither too far from one half nor too near."""
 
 
-class Choice(Value):
+class ThresholdChoice(Value):
     """Decisions with one threshold: yes from this chance on."""
 
     threshold: Share
@@ -60,19 +60,19 @@ class Choice(Value):
     """For each row, where a false alarm costs 1."""
 
 
-class Choices(Value):
+class ThresholdCosts(Value):
     """Thresholds and what they cost."""
 
     missed: Annotated[float, Field(gt=0)]
     """What a missed row with label 1 costs, where a false alarm costs 1."""
-    shown: tuple[Choice, ...]
-    best: Choice
+    shown: tuple[ThresholdChoice, ...]
+    best: ThresholdChoice
     """The cheapest on these rows."""
     if_calibrated: Share
     """The threshold that would be the cheapest if the chances were what they say: 1 / (1 + missed)."""
 
 
-class Importance(Value):
+class Permuted(Value):
     """How much worse the model is if a column's values change places between rows (Breiman 2001)."""
 
     column: Annotated[str, Field(max_length=200)]
@@ -124,11 +124,11 @@ class Explained(Value):
     rows: Annotated[int, Field(ge=1)]
     reliability: Reliability | None
     """None if the score is no chance. For more than two classes: of the chance of the predicted class."""
-    choices: Choices | None
+    choices: ThresholdCosts | None
     """None unless there are two classes."""
     judged_rows: Annotated[int, Field(ge=1)]
     """On which columns were compared."""
-    importance: tuple[Importance, ...]
+    importance: tuple[Permuted, ...]
     """The most important first."""
     pulls: tuple[Pull, ...]
     """The strongest first."""
@@ -144,7 +144,7 @@ def reliability(chance_N: Float64, truth_N: Int64) -> Reliability:
                        error=calibration_error(chance_N, truth_N), slope=calibration_slope(chance_N, truth_N))
 
 
-def choices(chance_N: Float64, truth_N: Int64, missed: float) -> Choices:
+def choices(chance_N: Float64, truth_N: Int64, missed: float) -> ThresholdCosts:
     """What thresholds cost. Raises ContractError unless `missed` is above zero and there are rows of both labels."""
     if not missed > 0 or not math.isfinite(missed):
         raise ContractError(f"a missed row costs {missed:g} false alarms: expected a number above 0")
@@ -157,18 +157,18 @@ def choices(chance_N: Float64, truth_N: Int64, missed: float) -> Choices:
     last_N = np.append(np.diff(chance_N[order]) != 0, True)         # equal chances are decided alike
     place = np.flatnonzero(last_N)[np.argmin(cost_N[last_N])]
     best = float(chance_N[order][place]) if cost_N[place] <= missed * ones else 1.0
-    return Choices(missed=missed, shown=tuple(_choice(chance_N, truth_N, at, missed) for at in _SHOWN),
-                   best=_choice(chance_N, truth_N, best, missed), if_calibrated=1 / (1 + missed))
+    return ThresholdCosts(missed=missed, shown=tuple(_choice(chance_N, truth_N, at, missed) for at in _SHOWN),
+                          best=_choice(chance_N, truth_N, best, missed), if_calibrated=1 / (1 + missed))
 
 
-def _choice(chance_N: Float64, truth_N: Int64, threshold: float, missed: float) -> Choice:
+def _choice(chance_N: Float64, truth_N: Int64, threshold: float, missed: float) -> ThresholdChoice:
     yes_N = chance_N >= threshold
     found, flagged = int(truth_N[yes_N].sum()), int((1 - truth_N[yes_N]).sum())
     ones = int(truth_N.sum())
-    return Choice(threshold=threshold, selected=float(yes_N.mean()), recall=found / ones,
-                  false_positives=flagged / (len(truth_N) - ones),
-                  precision=found / (found + flagged) if yes_N.any() else None,
-                  cost=(missed * (ones - found) + flagged) / len(truth_N))
+    return ThresholdChoice(threshold=threshold, selected=float(yes_N.mean()), recall=found / ones,
+                           false_positives=flagged / (len(truth_N) - ones),
+                           precision=found / (found + flagged) if yes_N.any() else None,
+                           cost=(missed * (ones - found) + flagged) / len(truth_N))
 
 
 def _bin(chance_B: Float64, truth_B: Int64) -> Bin:

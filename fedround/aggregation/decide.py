@@ -32,7 +32,7 @@ P = TypeVar("P", bound=Part)
 
 
 @dataclass(frozen=True, eq=False)
-class Decision:
+class RuleDecision:
     """One weighted sum of the points; or, if there is a form, the form of K combinations of them."""
 
     weights_KP: Floats
@@ -98,7 +98,7 @@ class Composition:
 
 
 def decide(how: Aggregation, geometry: Geometry, laws: Sequence[NoiseLaw | None], coordinates: int, seed: bytes,
-           gone: int = 0) -> Decision:
+           gone: int = 0) -> RuleDecision:
     """Apply gate, mixing and rule. Liars that are already left out reduce the f of the next parts: those left out before any
     arithmetic (`gone`), and those that the gate left out.
 
@@ -123,8 +123,8 @@ def decide(how: Aggregation, geometry: Geometry, laws: Sequence[NoiseLaw | None]
     if isinstance(rule, Bulyan):
         geometry = geometry.only(bulyan_selection(geometry, rule.f))
     if isinstance(rule, coordinate.CoordinateRule):
-        return Decision(geometry.combos_KP, coordinate.form_of(rule, geometry.share_K), verdicts, reasons, note)
-    return Decision(solve(rule, geometry)[None], None, verdicts, reasons, note)
+        return RuleDecision(geometry.combos_KP, coordinate.form_of(rule, geometry.share_K), verdicts, reasons, note)
+    return RuleDecision(solve(rule, geometry)[None], None, verdicts, reasons, note)
 
 
 def is_blind(how: Aggregation) -> bool:

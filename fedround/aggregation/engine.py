@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedround.aggregation import estimate
-from fedround.aggregation.decide import Composition, Decision, decide, is_blind
+from fedround.aggregation.decide import Composition, RuleDecision, decide, is_blind
 from fedround.aggregation.geometry import Geometry
 from fedround.aggregation.rows import ArrayNumbers, Coordinates, FileNumbers, Floats, Numbers, Row, cohort, sampled
 from fedround.aggregation.spec import Aggregation, Bucketing
@@ -149,7 +149,7 @@ def estimates_distances(how: Aggregation, coordinates: int) -> bool:
 class _Done:
     """A decision that was carried out."""
 
-    decision: Decision
+    decision: RuleDecision
     delta_D: Coordinates
     distance_N: Floats
     """From every update to the result."""
@@ -168,7 +168,7 @@ def _survey(rows: Sequence[Row], extra: Mapping[str, Numbers], about: int, sweep
     return norm_P[:len(rows)], surveyed
 
 
-def _carry_out(decision: Decision, geometry: Geometry, numbers: Sequence[Numbers], sweeper: Sweeper,
+def _carry_out(decision: RuleDecision, geometry: Geometry, numbers: Sequence[Numbers], sweeper: Sweeper,
                coordinates: int) -> _Done:
     """Pass 2. The distances to a weighted sum follow from the geometry."""
     needed = decision.needs()

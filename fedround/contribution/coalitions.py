@@ -29,7 +29,7 @@ Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class DeltaParts:
     """A round's delta, taken apart."""
 
     sites: tuple[str, ...]
@@ -55,7 +55,7 @@ class Parts:
         made_MD[members_MN.all(axis=1)] = self.delta_D
         return made_MD.astype(np.float32)
 
-    def noised_again(self, generator: np.random.Generator) -> tuple[Parts, Parts]:
+    def noised_again(self, generator: np.random.Generator) -> tuple[DeltaParts, DeltaParts]:
         """The same updates with more noise of the declared law, and with its negative. Nobody is judged anew."""
         noise_ND = self.share_ND * generator.standard_normal(self.share_ND.shape) * self.std_N[:, None]
         moved_D = noise_ND.sum(axis=0).astype(np.float32)
@@ -67,7 +67,7 @@ _NOTHING = 1e-9
 """Smaller weights than this in a coordinate are rounding."""
 
 
-def taken_apart(terms: Terms, combined: Combined, budget_bytes: int) -> Parts:
+def taken_apart(terms: Terms, combined: Combined, budget_bytes: int) -> DeltaParts:
     """The parts of a committed round. Raises ContractError if they take more memory than the budget."""
     delta_D, made = combined.result.delta_D, combined.result.composition
     rows = {row.site: row for row in combined.rows}
@@ -82,8 +82,8 @@ def taken_apart(terms: Terms, combined: Combined, budget_bytes: int) -> Parts:
     if keeps_centre(terms.aggregation):
         own_D = (delta_D - weighed_ND.sum(axis=0)).astype(np.float32)
     laws = [rows[made.sites[n]].law for n in order]
-    return Parts(tuple(made.sites[n] for n in order), np.array([np.nan if law is None else law.std for law in laws]),
-                 share_ND, weighed_ND, delta_D, own_D)
+    return DeltaParts(tuple(made.sites[n] for n in order), np.array([np.nan if law is None else law.std for law in laws]),
+                      share_ND, weighed_ND, delta_D, own_D)
 
 
 _BLOCK = 1 << 16
@@ -97,7 +97,7 @@ def _read(rows: Sequence[Row], size: int, budget_bytes: int) -> Float32:
     return np.stack([read(row, 0, size) for row in rows])
 
 
-def models(terms: Terms, task: Task, before: Server, parts: Parts, coalitions_CN: Members,
+def models(terms: Terms, task: Task, before: Server, parts: DeltaParts, coalitions_CN: Members,
            budget_bytes: int) -> Iterator[Float32]:
     """What each coalition's delta makes of the server, (C, D) in pieces, in order.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedround.contribution.coalitions import Parts, models, taken_apart
+from fedround.contribution.coalitions import DeltaParts, models, taken_apart
 from fedround.contribution.shapley import Exact, Floats, Game, Sampled, game
 from fedround.learning.many import Judge
 from fedround.rounds.server import Combined, Server
@@ -57,7 +57,7 @@ def split(terms: Terms, before: Server, combined: Combined, judge: Judge, *, see
     of_orders, of_noise = seeds.spawn(2)
     rules = game(len(parts.sites), of_orders)
 
-    def values(rules: Game, of: Parts) -> Floats:
+    def values(rules: Game, of: DeltaParts) -> Floats:
         made = models(terms, judge.task, before, of, rules.coalitions_CN, budget_bytes)
         return np.concatenate([judge(some) for some in made])
 
@@ -67,7 +67,7 @@ def split(terms: Terms, before: Server, combined: Combined, judge: Judge, *, see
                  float(value_C[-1]), len(value_C), isinstance(rules, Exact))
 
 
-def _noise(rules: Game, parts: Parts, values: Callable[[Game, Parts], Floats], seed: np.random.SeedSequence,
+def _noise(rules: Game, parts: DeltaParts, values: Callable[[Game, DeltaParts], Floats], seed: np.random.SeedSequence,
            draws: int) -> Floats | None:
     """How far more noise of the same law moves the shares, to first order: half the difference of a draw and its negative."""
     if not np.isfinite(parts.std_N).all() or draws == 0:

@@ -100,7 +100,7 @@ class Drift(Value):
 
 
 @dataclass(frozen=True)
-class Asked:
+class DriftAsked:
     """Which measurement is judged, and by what."""
 
     watch: DriftWatch
@@ -114,7 +114,7 @@ class Asked:
     """Whether the first measurements are about the same model."""
 
 
-def judge(asked: Asked, first: Told | None, now: Told, before: Drift | None) -> Drift:
+def judge(asked: DriftAsked, first: Told | None, now: Told, before: Drift | None) -> Drift:
     """first: the run's first measurements together; None: this one is among them. before: the judgement before this one, for
     `since`.
     """

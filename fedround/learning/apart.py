@@ -33,7 +33,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Bound:
+class RowBound:
     """How each row's part in a sum of gradients is bounded."""
 
     clip: Clip
@@ -51,7 +51,7 @@ class Sought:
     rest: Rest
     examples: Examples
     training: LocalTraining | UnionStep
-    bound: Bound | None
+    bound: RowBound | None
     """None: single rows are not bounded."""
     device: DeviceName = "cpu"
 

@@ -55,7 +55,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Declared:
+class InFile:
     """What stands in the recipe's file; none: it has a function for that."""
 
     columns: Columns | None = None
@@ -108,7 +108,7 @@ class Declared:
                                                                  if listed else "")
 
 
-def declared(module: Mapping[str, Any], recipe: str) -> Declared:
+def declared(module: Mapping[str, Any], recipe: str) -> InFile:
     """What a recipe's file declares. recipe: the file, in words.
 
     Raises ContractError, which says what to write, unless there is exactly one of COLUMNS and features, and one of TARGET
@@ -134,7 +134,7 @@ def declared(module: Mapping[str, Any], recipe: str) -> Declared:
     if both := [one.column for one in targets.values() if one.column in inputs]:
         raise ContractError(f"{recipe}: '{both[0]}' is the TARGET, and in COLUMNS: a model that sees what it is to learn "
                             "learns nothing else; remove it from COLUMNS")
-    return Declared(columns, targets)
+    return InFile(columns, targets)
 
 
 def check_targets(targets: Mapping[str, Target], task: Kind, recipe: str) -> None:

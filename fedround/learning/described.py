@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints
 from fedround.errors import ContractError
 from fedround.learning.apart import Apart
 from fedround.learning.columns import Category, Columns
-from fedround.learning.declared import Declared, Target
+from fedround.learning.declared import InFile, Target
 from fedround.learning.foreign.spec import Foreign
 from fedround.learning.recipe import Recipe
 from fedround.learning.tasks import Task
@@ -51,7 +51,7 @@ def recipe_of(said: Described, digest: str, apart: Apart | None) -> Recipe:
     """The recipe of this digest, whose code runs elsewhere; None: nowhere. Trees have no code of their own, and grow here."""
     targets = {one.name: Target(one.column, one.values) for one in said.targets}
     return Recipe(said.name, digest, _not_here if said.trees is None else builder_of(said.trees, said.task), _not_here,
-                  said.task, _not_here, Declared(said.columns, targets), None, said.trees, said.foreign,
+                  said.task, _not_here, InFile(said.columns, targets), None, said.trees, said.foreign,
                   apart if said.trees is None else None)
 
 

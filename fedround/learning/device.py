@@ -58,7 +58,7 @@ def described(name: DeviceName) -> str:
             "the processor")
 
 
-class Placed:
+class OnDevice:
     """Weights on a device, which follow those in the processor's memory; on the processor they are the same memory."""
 
     def __init__(self, weights: Arrays, device: torch.device):

@@ -41,7 +41,7 @@ from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.files import check_utf8, read_named
 from fedround.learning.apart import Apart
-from fedround.learning.declared import Declared, built_for, check_targets, declared
+from fedround.learning.declared import InFile, built_for, check_targets, declared
 from fedround.learning.examples import INPUT, TARGET, Array, Arrays, Examples, check_arrays, named
 from fedround.learning.foreign.declared import foreign_of
 from fedround.learning.foreign.spec import Foreign
@@ -77,7 +77,7 @@ class Recipe:
     """What is learnt."""
     features: Callable[[pd.DataFrame], Arrays] = _come_encoded
     """The half of `encode` that needs no label, by name: for rows that are scored."""
-    declared: Declared = field(default_factory=Declared)
+    declared: InFile = field(default_factory=InFile)
     """What the recipe says instead of defining functions."""
     loss: OwnLoss | None = None
     """Of its own; None: the task's."""
@@ -188,7 +188,7 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
     return recipe
 
 
-def _task(module: ModuleType, what: Declared, file: str) -> Task:
+def _task(module: ModuleType, what: InFile, file: str) -> Task:
     task = getattr(module, "TASK", what.task)
     if isinstance(task, Kind):
         check_targets(what.targets, task, f"recipe {file}")

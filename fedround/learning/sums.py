@@ -13,7 +13,7 @@ import numpy as np
 from fedround.codec import Tensors, flatten, schema_of, unflatten
 from fedround.learning.apart import Bools, Float32, Float64, GradientSums, Int64, Sought
 from fedround.learning.batch import batch_of
-from fedround.learning.device import Placed, chosen, working_on
+from fedround.learning.device import OnDevice, chosen, working_on
 from fedround.learning.furnished import furnished
 from fedround.learning.gradients import RowGradients, clipped_sum, gradient_sum
 from fedround.learning.recipe import Recipe
@@ -45,7 +45,7 @@ class _Here:
         trained = {**sought.base, **{name: array for name, array in rest.private.items() if name not in self._buffers}}
         self.schema, self.weights_D = schema_of(trained), flatten(trained)
         # torch sees the weights through these views. So a step on the flat vector is a step of the model.
-        self._placed = Placed(unflatten(self.weights_D, self.schema), place)
+        self._placed = OnDevice(unflatten(self.weights_D, self.schema), place)
         self._everything, self._place, self._bound = batch_of(sought.examples).to(place), place, bound
         self._objective = recipe.objective(model, sought.training)
         if bound is not None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fedround.codec import Schema, Tensors, flatten, schema_of, unflatten
 from fedround.errors import Cancelled, ContractError
-from fedround.learning.apart import Bools, Bound, GradientSums, Int64, Sought
+from fedround.learning.apart import Bools, GradientSums, Int64, RowBound, Sought
 from fedround.learning.descent import Descent, scale
 from fedround.learning.device import DeviceName
 from fedround.learning.examples import Examples
@@ -194,13 +194,13 @@ def _expected_batch(mechanism: TrainingMechanism, training: LocalTraining, rows:
     return rows * (mechanism.sampling_rate if isinstance(mechanism, DpSgd) else training.sampling_rate(rows))
 
 
-def _bound(mechanism: TrainingMechanism, expected: float) -> Bound | None:
+def _bound(mechanism: TrainingMechanism, expected: float) -> RowBound | None:
     return bound_of(mechanism, expected) if isinstance(mechanism, PerRecord) else None
 
 
-def bound_of(mechanism: PerRecord, expected: float) -> Bound:
+def bound_of(mechanism: PerRecord, expected: float) -> RowBound:
     """How each row's part is bounded. expected: of rows, or persons, in a batch."""
-    return Bound(_clip(mechanism), rows_of_one(mechanism), expected)
+    return RowBound(_clip(mechanism), rows_of_one(mechanism), expected)
 
 
 def rows_of_one(mechanism: PerRecord) -> int:

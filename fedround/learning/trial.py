@@ -16,7 +16,7 @@ import numpy as np
 from fedround.codec import Tensors, flatten
 from fedround.errors import ContractError
 from fedround.learning.batch import batch_of
-from fedround.learning.device import DeviceName, Placed, chosen, working_on
+from fedround.learning.device import DeviceName, OnDevice, chosen, working_on
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Array, Examples, Form, Shape
 from fedround.learning.foreign.spec import Foreign
@@ -144,7 +144,7 @@ def _try(asked: _Question, base: Tensors, rest: Rest, number: float) -> tuple[st
     model = furnished(recipe, base, rest, per_record=asked.per_record).to(place)
     objective = recipe.objective(model, asked.training)
     private = {name: rest.private[name] for name, _ in model.named_parameters() if name in rest.private}
-    parameters = Placed({name: array.copy() for name, array in {**base, **private}.items()}, place).parameters
+    parameters = OnDevice({name: array.copy() for name, array in {**base, **private}.items()}, place).parameters
     batch = batch_of(examples).to(place)
     with working_on(place):
         torch.manual_seed(0)

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from fedround.learning.decay import Decay, Plateau
 from fedround.learning.spec import LocalTraining, Training
 from fedround.learning.tasks import Task
-from fedround.rounds.ending import Told, has_settled
+from fedround.rounds.ending import ToldOfModel, has_settled
 from fedround.statistics import Release
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRound:
     """A committed round: how it was trained, and what its answers told of the model before it."""
 
     training: Training
-    told: Told | None
+    told: ToldOfModel | None
     """None: nothing that could be read through the noise."""
 
 
-def decayed(agreed: Training, number: int, past: Sequence[Trained]) -> Training:
+def decayed(agreed: Training, number: int, past: Sequence[TrainedRound]) -> Training:
     """The training of round `number`. past: the committed rounds of the run before it, in order; as many as the rule looks
     back suffice.
 
@@ -40,8 +40,8 @@ def decayed(agreed: Training, number: int, past: Sequence[Trained]) -> Training:
     return at_level(agreed, level + _is_next_due(agreed.rule, past))
 
 
-def _is_next_due(rule: Plateau, past: Sequence[Trained]) -> bool:
-    same = list[Trained]()
+def _is_next_due(rule: Plateau, past: Sequence[TrainedRound]) -> bool:
+    same = list[TrainedRound]()
     for one in reversed(past):
         if one.training != past[-1].training:
             break
@@ -73,7 +73,7 @@ def looks_at_scores(training: Training) -> bool:
     return isinstance(training.rule, Plateau)
 
 
-def told_by(task: Task, said: Iterable[Release]) -> Told | None:
+def told_by(task: Task, said: Iterable[Release]) -> ToldOfModel | None:
     """What all sites' noised counts say of a model together; None: nothing that can be read. Six digits, so that other
     processors find the same.
     """
@@ -83,7 +83,7 @@ def told_by(task: Task, said: Iterable[Release]) -> Told | None:
     if value is None:
         return None
     margin = None if (found := task.margin_of(counts)) is None else found.of(task.headline)
-    return Told(_rounded(value), _rounded(margin or 0.0))
+    return ToldOfModel(_rounded(value), _rounded(margin or 0.0))
 
 
 def _rounded(number: float) -> float:

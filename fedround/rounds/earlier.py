@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from fedround.aggregation.verdict import Verdict
 from fedround.learning.spec import Training
 from fedround.records import Exclusion
-from fedround.rounds.decay import Trained, decayed
-from fedround.selection import Standing
+from fedround.rounds.decay import TrainedRound, decayed
+from fedround.selection import MemberRecord
 
 
 @dataclass(frozen=True)
@@ -26,21 +26,21 @@ class Earlier:
     losses: Mapping[str, float] = field(default_factory=dict)
     """The base model's mean loss at each member of which it is known."""
     excluded: tuple[Exclusion, ...] = ()
-    trained: Trained | None = None
+    trained: TrainedRound | None = None
     """How, and what it told of its base model; None: it does not say."""
 
 
-def standings(past: Sequence[Earlier], members: Iterable[str]) -> dict[str, Standing]:
+def standings(past: Sequence[Earlier], members: Iterable[str]) -> dict[str, MemberRecord]:
     """What these rounds, in their order, say of each of the members."""
-    found = dict.fromkeys(members, Standing())
+    found = dict.fromkeys(members, MemberRecord())
     for one in past:
         for name, standing in found.items():
             if name not in one.asked:
                 found[name] = replace(standing, rested=standing.rested + 1)
                 continue
             used = one.verdicts.get(name) is Verdict.USED
-            found[name] = Standing(asked=standing.asked + 1, used=standing.used + used,
-                                   loss=one.losses.get(name, standing.loss))
+            found[name] = MemberRecord(asked=standing.asked + 1, used=standing.used + used,
+                                       loss=one.losses.get(name, standing.loss))
     return found
 
 

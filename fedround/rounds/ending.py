@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Told:
+class ToldOfModel:
     """What the sites' noised counts say of one round's model."""
 
     value: float
@@ -17,7 +17,7 @@ class Told:
     """How far noise may have moved it, in 95 of 100 repeats; 0: it is not noised."""
 
 
-def has_settled(told: Sequence[Told], patience: int) -> bool:
+def has_settled(told: Sequence[ToldOfModel], patience: int) -> bool:
     """Whether the mean of the last `patience` values is above that of as many before them by no more than noise does, in 95
     of 100 repeats.
 

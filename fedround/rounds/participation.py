@@ -21,7 +21,7 @@ class Took:
 
 
 @dataclass(frozen=True)
-class Part:
+class MemberPart:
     """One member's part in a run."""
 
     site: str
@@ -40,7 +40,7 @@ class Part:
 class Participation:
     """All members' parts in a run."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[MemberPart, ...]
     moved: float
     """How much of the aggregates' weight lies elsewhere than was agreed, from 0 to 1 (the total variation distance)."""
     by_asking: float
@@ -69,10 +69,10 @@ def participation(rounds: Sequence[Mapping[str, Took]]) -> Participation | None:
               for name in names), _distance(agreed, weight), _distance(agreed, by_asking))
 
 
-def _part(name: str, agreed: float, of: Sequence[Took], weight: float) -> Part:
+def _part(name: str, agreed: float, of: Sequence[Took], weight: float) -> MemberPart:
     asked = [one for one in of if one.asked]
-    return Part(name, agreed, len(of), len(asked), sum(one.answered for one in asked),
-                sum(one.influence is not None for one in asked), weight)
+    return MemberPart(name, agreed, len(of), len(asked), sum(one.answered for one in asked),
+                      sum(one.influence is not None for one in asked), weight)
 
 
 def _shares(of: Mapping[str, float]) -> dict[str, float]:

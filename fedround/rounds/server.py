@@ -53,7 +53,7 @@ _BLOCK = 1 << 18
 # -- what an update is -------------------------------------------------------------------------------------------------
 
 
-class Declared(Protocol):
+class SaidOfUpdate(Protocol):
     """What a site says of its update besides the numbers."""
 
     @property
@@ -69,7 +69,7 @@ class Declared(Protocol):
         """How many steps, where they are fewer than asked."""
 
 
-def law(terms: Terms, said: Declared, read: wire.Read, size: int, source: str) -> NoiseLaw | None:
+def law(terms: Terms, said: SaidOfUpdate, read: wire.Read, size: int, source: str) -> NoiseLaw | None:
     """The law of the noise in what arrives; None: it is not known.
 
     read: the file's data, where it is compressed. Raises ContractError, naming `source`, if a gate must judge it and the law

@@ -43,9 +43,9 @@ from fedround.privacy.spec import DpSgd, GradientPrivacy, NoMechanism
 from fedround.records import Evaluate, Train
 from fedround.rounds import server
 from fedround.rounds.clusters import combine_each
-from fedround.rounds.decay import Trained, looks_at_scores, told_by
+from fedround.rounds.decay import TrainedRound, looks_at_scores, told_by
 from fedround.rounds.earlier import Earlier
-from fedround.rounds.ending import Told
+from fedround.rounds.ending import ToldOfModel
 from fedround.rounds.server import Float32, Memory, Server
 from fedround.simulation.asking import Asking, Calendar
 from fedround.simulation.chance import Chance
@@ -110,7 +110,7 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
         ran = run.round(number, turn.counted, before)
         now = ran.now
         asking.told(Earlier(number, (*turn.asked, *turn.refused), ran.verdicts, ran.losses, turn.excluded,
-                            Trained(training, ran.told)))
+                            TrainedRound(training, ran.told)))
         took_part.update(turn.asked)
         judge = number % judge_every == 0 or number == rounds
         done.append(run.report(turn, ran, timed=seconds is not None, judge=judge))
@@ -164,7 +164,7 @@ class _Ran:
     received_bytes: int
     losses: Mapping[str, float] = field(default_factory=dict)
     """The base model's, where whom the next round asks follows from them."""
-    told: Told | None = None
+    told: ToldOfModel | None = None
     """What all say of the base model, where the next round's training follows from it."""
 
 

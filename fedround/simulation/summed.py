@@ -27,7 +27,7 @@ from fedround.terms import Terms, Together
 
 
 @dataclass(frozen=True, eq=False)
-class Added:
+class SumMade:
     """What came of a sum."""
 
     read: Read
@@ -54,7 +54,7 @@ def terms_of(agreement: Agreement, units: Mapping[str, int]) -> Terms:
     return terms.model_copy(update={"together": Together(members=len(units), rows=max(1, sum(units.values())))})
 
 
-def added_up(sites: Sites, asks: Question, number: int, cohort: Sequence[str], terms: Terms, base: Tensors) -> Added:
+def added_up(sites: Sites, asks: Question, number: int, cohort: Sequence[str], terms: Terms, base: Tensors) -> SumMade:
     """What the cohort's sum says in answer to a question. Raises QuorumError if they are fewer than a secure sum needs;
     ToleranceError or ContractError as `rounds.summed.layout`.
     """
@@ -73,4 +73,4 @@ def added_up(sites: Sites, asks: Question, number: int, cohort: Sequence[str], t
     inside = [[site for site in group if site in cohort] for group in groups]
     found = read(asks, terms, [summed.Added(out_of(parts, total_S), len(some), math.fsum(sites.units[one] for one in some))
                                for total_S, some in zip(total_GS, inside, strict=True)], mechanisms)
-    return Added(found, mechanisms, total_GS, total_GS[0].nbytes * len(cohort))
+    return SumMade(found, mechanisms, total_GS, total_GS[0].nbytes * len(cohort))

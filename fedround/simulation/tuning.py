@@ -33,7 +33,7 @@ _FEW = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class TunedTrial:
     """One candidate's campaign."""
 
     name: str
@@ -48,7 +48,7 @@ class Search:
     """What a search found."""
 
     best: str
-    trials: tuple[Trial, ...]
+    trials: tuple[TunedTrial, ...]
     """In the order in which they ran, rung by rung."""
 
     @property
@@ -75,7 +75,7 @@ class Search:
 
 
 def halving(candidates: Mapping[str, Agreement], recipe: Recipe, sites: Mapping[str, Site], *, rounds: int, seed: int,
-            keep: int = 3, apart: bool = False, told: Callable[[Trial], None] = lambda _: None) -> Search:
+            keep: int = 3, apart: bool = False, told: Callable[[TunedTrial], None] = lambda _: None) -> Search:
     """Run all candidates for a few rounds, keep the best of every `keep`, run those `keep` times as long, and so on; the
     last rung runs two for `rounds`, because the winner of a short campaign often loses a long one.
 
@@ -88,7 +88,7 @@ def halving(candidates: Mapping[str, Agreement], recipe: Recipe, sites: Mapping[
     """
     _check(candidates, sites, rounds, keep)
     rungs = math.ceil(math.log(max(len(candidates) / FINALISTS, 1), keep) - 1e-9)
-    left, trials = sorted(candidates), list[Trial]()
+    left, trials = sorted(candidates), list[TunedTrial]()
     for rung in range(rungs, -1, -1):
         length = max(1, round(rounds / keep**rung))
         ran = [_trial(name, candidates[name], recipe, sites, length, seed, apart=apart) for name in left]
@@ -101,13 +101,13 @@ def halving(candidates: Mapping[str, Agreement], recipe: Recipe, sites: Mapping[
 
 
 def _trial(name: str, agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], rounds: int, seed: int, *,
-           apart: bool) -> Trial:
+           apart: bool) -> TunedTrial:
     result = simulate(agreement, recipe.growing(agreement.training), sites, rounds=rounds, chance=Seeded(seed),
                       stacked=True, judge_every=rounds, apart=apart)
     if (reached := result.last.validation) is None:
         raise ContractError("the rows that sites hold out are of one label only: nothing tells candidates apart; "
                             "hold out more")
-    return Trial(name, rounds, reached.known()[recipe.task.headline], result)
+    return TunedTrial(name, rounds, reached.known()[recipe.task.headline], result)
 
 
 def _check(candidates: Mapping[str, Agreement], sites: Mapping[str, Site], rounds: int, keep: int) -> None:

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from fedround.errors import ContractError
 from fedround.privacy.entries import Rows
 from fedround.statistics.base import Axis, Evidence, Float64
-from fedround.statistics.sums import GaussianSum, Part, in_blocks
+from fedround.statistics.sums import GaussianSum, RowsPart, in_blocks
 
 COUNT, PLACE, SPREAD = 0.2, 0.93, 0.3
 """How much of a record's length goes to its label's count, to its numbers, and to their products: the squares add up to less
@@ -88,7 +88,7 @@ class ClassSums(GaussianSum):
         most = max(float(counts.sum()), 0.0) + leeway * (1 + self.labels / COUNT)
         return bool((counts >= -leeway / COUNT).all() and (np.abs(table[self.labels:]) <= most).all())
 
-    def contributions(self, evidence: Evidence) -> Iterable[Part]:
+    def contributions(self, evidence: Evidence) -> Iterable[RowsPart]:
         """As `GaussianSum`."""
         table_NF, label_N = evidence.encoded()
         if table_NF.shape[1] != self.features:
@@ -105,7 +105,7 @@ class ClassSums(GaussianSum):
                                        SPREAD * _twice(self.features) * x_NF[:, one] * x_NF[:, other]], axis=1)
             place_NK = np.concatenate([label_N1, self.labels + label_N1 * self.features + own_F,
                                        np.broadcast_to(ahead + np.arange(len(one)), (len(x_NF), len(one)))], axis=1)
-            yield Part(value_NK, place_NK)
+            yield RowsPart(value_NK, place_NK)
 
 
 def _twice(features: int) -> Float64:

@@ -23,7 +23,7 @@ from fedround.statistics.grouped import GroupedSum
 from fedround.statistics.histogram import Ranges
 from fedround.statistics.levels import Levels
 from fedround.statistics.products import pairs_of, products
-from fedround.statistics.sums import Part, in_blocks
+from fedround.statistics.sums import RowsPart, in_blocks
 
 
 class CoxSums(GroupedSum):
@@ -82,7 +82,7 @@ class CoxSums(GroupedSum):
         """As `NoisedSum`: here only the unit in which sums are kept exactly."""
         return math.exp(sum(map(abs, self.at))) * math.sqrt(len(self.labels))
 
-    def added(self, evidence: Evidence) -> Iterator[tuple[slice, Part]]:
+    def added(self, evidence: Evidence) -> Iterator[tuple[slice, RowsPart]]:
         """As `GroupedSum`."""
         standard_NF = np.stack([one.standard(evidence) for one in self.of], axis=1)
         time_N = self.time.group(evidence.column(self.time.column)) - 1      # -1: before the first edge
@@ -99,4 +99,4 @@ class CoxSums(GroupedSum):
             risk_NK = (time_N[block, None] >= places_K) & there_N[:, None]
             value_NKW = np.concatenate([here_NK[:, :, None] * of_event_NE[:, None],
                                         risk_NK[:, :, None] * of_risk_NR[:, None]], axis=2)
-            yield block, Part(value_NKW.reshape(len(x_NF), -1))
+            yield block, RowsPart(value_NKW.reshape(len(x_NF), -1))

@@ -18,7 +18,7 @@ from pydantic import Field
 from fedround.statistics.base import Evidence, Float64, Int64
 from fedround.statistics.factors import Bounded
 from fedround.statistics.grouped import GroupedSum
-from fedround.statistics.sums import Part, in_blocks
+from fedround.statistics.sums import RowsPart, in_blocks
 
 
 class DyadicCounts(GroupedSum):
@@ -51,7 +51,7 @@ class DyadicCounts(GroupedSum):
         """As `NoisedSum`: no node has fewer than no records."""
         return bool(table.min() >= -leeway)
 
-    def added(self, evidence: Evidence) -> Iterator[tuple[slice, Part]]:
+    def added(self, evidence: Evidence) -> Iterator[tuple[slice, RowsPart]]:
         """As `GroupedSum`."""
         standard_N = self.of.standard(evidence)
         there_N = ~np.isnan(standard_N)
@@ -60,4 +60,4 @@ class DyadicCounts(GroupedSum):
         level_K = np.arange(1, self.depth + 1)
         for block in in_blocks(len(leaf_N), self.depth):
             place_NK = (leaf_N[block, None] >> (self.depth - level_K)) + 2 ** level_K - 2
-            yield block, Part(np.repeat(there_N[block, None].astype(np.float64), self.depth, axis=1), place_NK)
+            yield block, RowsPart(np.repeat(there_N[block, None].astype(np.float64), self.depth, axis=1), place_NK)

@@ -17,7 +17,7 @@ from fedround.statistics.base import Evidence, Float64
 from fedround.statistics.factors import Factor, check_factors
 from fedround.statistics.grouped import GroupedSum
 from fedround.statistics.products import pairs_of, products
-from fedround.statistics.sums import Part, in_blocks
+from fedround.statistics.sums import RowsPart, in_blocks
 
 Coefficient = Annotated[float, Field(ge=-100, le=100)]
 _STEEPEST = 30.0                # of a linear predictor: beyond, its exponential says nothing more
@@ -83,7 +83,7 @@ class GlmSums(GroupedSum):
         diagonal = [len(self.of) + 1 + place for place, (one, other) in enumerate(self.pairs) if one == other]
         return bool((table[diagonal] >= -leeway).all())
 
-    def added(self, evidence: Evidence) -> Iterator[tuple[slice, Part]]:
+    def added(self, evidence: Evidence) -> Iterator[tuple[slice, RowsPart]]:
         """As `GroupedSum`."""
         standard_NC = np.stack([one.standard(evidence) for one in self.of], axis=1)
         outcome_N = self.outcome.middle + self.outcome.half * self.outcome.standard(evidence)
@@ -93,7 +93,7 @@ class GlmSums(GroupedSum):
             factor_NF, told_N1 = np.where(there_N1, factor_NF, 0.0), np.where(there_N1, outcome_N[block, None], 0.0)
             mean_N1, weight_N1 = self._mean(factor_NF)
             value_NK = np.concatenate([(told_N1 - mean_N1) * factor_NF, weight_N1 * products(factor_NF)], axis=1)
-            yield block, Part(np.where(there_N1, value_NK, 0.0))
+            yield block, RowsPart(np.where(there_N1, value_NK, 0.0))
 
     def _mean(self, factor_NF: Float64) -> tuple[Float64, Float64]:
         """The expected outcome, and the weight of a record in the Hessian, (N, 1) each."""

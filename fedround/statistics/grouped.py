@@ -16,7 +16,7 @@ from fedround.statistics.base import Axis, Evidence, Int64
 from fedround.statistics.group_counts import MOST_CELLS
 from fedround.statistics.histogram import Ranges
 from fedround.statistics.levels import Levels
-from fedround.statistics.sums import GaussianSum, Part
+from fedround.statistics.sums import GaussianSum, RowsPart
 from fedround.statistics.where import Where, holds
 
 By = Annotated[tuple[Levels | Ranges, ...], Field(max_length=3)]
@@ -44,7 +44,7 @@ class GroupedSum(GaussianSum):
         """What the numbers of a group are, in words."""
         raise NotImplementedError
 
-    def added(self, evidence: Evidence) -> Iterator[tuple[slice, Part]]:
+    def added(self, evidence: Evidence) -> Iterator[tuple[slice, RowsPart]]:
         """What blocks of records add to their group's numbers."""
         raise NotImplementedError
 
@@ -73,7 +73,7 @@ class GroupedSum(GaussianSum):
         """As `NoisedSum`."""
         return tuple(dict.fromkeys((*self.of_columns, *(one.column for one in (*self.by, *self.where)))))
 
-    def contributions(self, evidence: Evidence) -> Iterator[Part]:
+    def contributions(self, evidence: Evidence) -> Iterator[RowsPart]:
         """As `GaussianSum`."""
         met_N = holds(self.where, evidence)
         groups = tuple(one.group(evidence.column(one.column)) for one in self.by)
@@ -81,5 +81,5 @@ class GroupedSum(GaussianSum):
         width = len(self.labels)
         for block, (value_NK, place_NK) in self.added(evidence):
             within_NK: Int64 = np.broadcast_to(np.arange(width), value_NK.shape) if place_NK is None else place_NK
-            yield Part(np.where(met_N[block, None], value_NK, 0.0) if self.where else value_NK,
-                       within_NK if group_N is None else within_NK + width * group_N[block, None])
+            yield RowsPart(np.where(met_N[block, None], value_NK, 0.0) if self.where else value_NK,
+                           within_NK if group_N is None else within_NK + width * group_N[block, None])

@@ -25,7 +25,7 @@ from fedround.statistics.grouped import GroupedSum
 from fedround.statistics.histogram import Ranges
 from fedround.statistics.levels import Levels
 from fedround.statistics.products import pairs_of, products
-from fedround.statistics.sums import Part, in_blocks
+from fedround.statistics.sums import RowsPart, in_blocks
 
 _STEEPEST = 3.0                 # of a linear predictor: a hazard of 1 - 2e-9 (cloglog) or 0.95 (logit)
 _FLATTEST = -30.0
@@ -129,7 +129,7 @@ class HazardSums(GroupedSum):
         found[one_P, other_P] = found[other_P, one_P] = table[spans + columns + spans * (1 + columns):]
         return gradient, found
 
-    def added(self, evidence: Evidence) -> Iterator[tuple[slice, Part]]:
+    def added(self, evidence: Evidence) -> Iterator[tuple[slice, RowsPart]]:
         """As `GroupedSum`."""
         standard_NF = np.stack([one.standard(evidence) for one in self.of], axis=1)
         range_N = self.time.group(evidence.column(self.time.column))
@@ -137,7 +137,7 @@ class HazardSums(GroupedSum):
         there_N = ~np.isnan(standard_NF).any(axis=1) & (range_N >= 1) & (range_N <= self.spans + 1)
         standard_NF = np.where(there_N[:, None], standard_NF, 0.0)
         for block in in_blocks(len(range_N), max(len(self.labels), self.spans * len(self.of))):
-            yield block, Part(self._added(standard_NF[block], range_N[block], event_N[block], there_N[block]))
+            yield block, RowsPart(self._added(standard_NF[block], range_N[block], event_N[block], there_N[block]))
 
     def _added(self, x_NF: Float64, range_N: Int64, event_N: npt.NDArray[np.bool_],
                there_N: npt.NDArray[np.bool_]) -> Float64:

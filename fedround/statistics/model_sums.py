@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 
 from fedround.privacy.entries import Rows
 from fedround.statistics.base import Axis, Evidence, Float64
-from fedround.statistics.sums import GaussianSum, Part, in_blocks
+from fedround.statistics.sums import GaussianSum, RowsPart, in_blocks
 
 
 class ModelSums(GaussianSum):
@@ -48,8 +48,8 @@ class ModelSums(GaussianSum):
         """As `NoisedSum`: no sum is farther from 0 than the rows, which are the first number, are many."""
         return bool(table[0] >= -leeway and (np.abs(table) <= max(float(table[0]), 0.0) + 2 * leeway).all())
 
-    def contributions(self, evidence: Evidence) -> Iterable[Part]:
+    def contributions(self, evidence: Evidence) -> Iterable[RowsPart]:
         """As `GaussianSum`."""
         summand_NC = evidence.summands()
         for block in in_blocks(len(summand_NC), len(self.names)):
-            yield Part(summand_NC[block])
+            yield RowsPart(summand_NC[block])

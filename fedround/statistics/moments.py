@@ -16,7 +16,7 @@ from fedround.statistics.base import Evidence, Float64
 from fedround.statistics.factors import Factor
 from fedround.statistics.grouped import GroupedSum
 from fedround.statistics.products import pairs_of, products
-from fedround.statistics.sums import Part, in_blocks
+from fedround.statistics.sums import RowsPart, in_blocks
 
 
 class Moments(GroupedSum):
@@ -71,11 +71,11 @@ class Moments(GroupedSum):
         of_each = table.reshape(-1, len(self.of), self.degree + 1)
         return bool((np.abs(of_each) <= of_each[..., :1] + 2 * leeway).all())
 
-    def added(self, evidence: Evidence) -> Iterator[tuple[slice, Part]]:
+    def added(self, evidence: Evidence) -> Iterator[tuple[slice, RowsPart]]:
         """As `GroupedSum`."""
         standard_NC = np.stack([one.standard(evidence) for one in self.of], axis=1)
         for block in in_blocks(len(standard_NC), len(self.labels)):
-            yield block, Part(self._numbers(standard_NC[block]))
+            yield block, RowsPart(self._numbers(standard_NC[block]))
 
     def _numbers(self, standard_NC: Float64) -> Float64:
         there_NC = ~np.isnan(standard_NC)

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from fedround.statistics.base import Evidence, Float64
 from fedround.statistics.grouped import GroupedSum
-from fedround.statistics.sums import Part, in_blocks
+from fedround.statistics.sums import RowsPart, in_blocks
 from fedround.values import ColumnName
 
 
@@ -52,12 +52,12 @@ class Present(GroupedSum):
         """As `NoisedSum`: there are no more records with something than records."""
         return bool(((table >= -leeway) & (table <= table[..., :1] + 2 * leeway)).all())
 
-    def added(self, evidence: Evidence) -> Iterator[tuple[slice, Part]]:
+    def added(self, evidence: Evidence) -> Iterator[tuple[slice, RowsPart]]:
         """As `GroupedSum`."""
         there_NC = np.stack([_is_there(evidence.column(name)) for name in self.of], axis=1)
         for block in in_blocks(len(there_NC), len(self.labels)):
             one_N1 = np.ones((len(there_NC[block]), 1))
-            yield block, Part(np.concatenate([one_N1, there_NC[block].astype(np.float64)], axis=1))
+            yield block, RowsPart(np.concatenate([one_N1, there_NC[block].astype(np.float64)], axis=1))
 
 
 def _is_there(value_N: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

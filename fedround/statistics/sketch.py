@@ -17,7 +17,7 @@ from pydantic import Field
 from fedround.statistics.base import Evidence, Float64, Int64
 from fedround.statistics.grouped import GroupedSum
 from fedround.statistics.levels import Level, text_of
-from fedround.statistics.sums import Part, in_blocks
+from fedround.statistics.sums import RowsPart, in_blocks
 from fedround.values import ColumnName
 
 
@@ -52,7 +52,7 @@ class Sketch(GroupedSum):
         """As `NoisedSum`: no bucket has fewer than no records."""
         return bool(table.min() >= -leeway)
 
-    def added(self, evidence: Evidence) -> Iterator[tuple[slice, Part]]:
+    def added(self, evidence: Evidence) -> Iterator[tuple[slice, RowsPart]]:
         """As `GroupedSum`."""
         told = [text_of(value) for value in evidence.column(self.of).tolist()]
         known = {text: self.places(text) for text in set(told) if text is not None}
@@ -60,7 +60,7 @@ class Sketch(GroupedSum):
         place_NK = np.array([nowhere if text is None else known[text] for text in told]).reshape(-1, self.depth)
         there_N1 = np.array([[text is not None] for text in told], dtype=np.float64).reshape(-1, 1)
         for block in in_blocks(len(told), self.depth):
-            yield block, Part(np.repeat(there_N1[block], self.depth, axis=1), place_NK[block])
+            yield block, RowsPart(np.repeat(there_N1[block], self.depth, axis=1), place_NK[block])
 
     def key(self, text: str) -> str:
         """What of a value is hashed."""

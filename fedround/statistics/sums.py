@@ -39,7 +39,7 @@ _ROUNDING = 2.0 ** -30          # what float64 may do to a length, and far more
 _LIMB = 2.0 ** 26               # cells are added in two parts of so many, which float64 adds up exactly
 
 
-class Part(NamedTuple):
+class RowsPart(NamedTuple):
     """What some of the records add: each its own row, whatever the other records are."""
 
     value_NK: Float64
@@ -55,7 +55,7 @@ class GaussianSum(NoisedSum):
 
     room: ClassVar[float] = 1 - _ROUNDING
 
-    def contributions(self, evidence: Evidence) -> Iterable[Part]:
+    def contributions(self, evidence: Evidence) -> Iterable[RowsPart]:
         """What each record adds, in records' own units. A record's row depends on that record and public values alone."""
         raise NotImplementedError
 
@@ -65,7 +65,7 @@ class GaussianSum(NoisedSum):
         return summed_D.reshape(self.shape)
 
 
-def noised_sum(parts: Iterable[Part], size: int, scale: float, noise_std: float, noise: NoiseSource) -> Float64:
+def noised_sum(parts: Iterable[RowsPart], size: int, scale: float, noise_std: float, noise: NoiseSource) -> Float64:
     """The sum of all contributions with Gaussian noise, (size,), in units of `scale`.
 
     scale: the longest contribution (L2), public; longer ones are cut to it. noise_std: of the noise on each number, in units

@@ -143,7 +143,7 @@ class _Guest:
         return {"names": list(found.numbers)}, [*found.numbers.values(), counts_N]
 
     def _gradients(self, said: Said, arrays: list[Array]) -> tuple[Said, list[Array]]:
-        from fedround.learning.apart import Bound, Sought
+        from fedround.learning.apart import RowBound, Sought
         from fedround.learning.gradients import Clip
         from fedround.learning.parts import Rest
         from fedround.learning.sums import gradient_sums
@@ -154,7 +154,7 @@ class _Guest:
         bound = None
         if said["bound"] is not None:
             norm, cell, each, expected = said["bound"]
-            bound = Bound(Clip(norm, cell), each, expected)
+            bound = RowBound(Clip(norm, cell), each, expected)
         training = self._training(said)
         if training is None:
             raise ValueError("there is no training without settings")

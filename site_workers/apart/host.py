@@ -18,7 +18,7 @@ import numpy as np
 from fedround import codec, sandbox
 from fedround.codec import Tensors
 from fedround.errors import ContractError
-from fedround.learning.apart import Bools, Bound, Float32, Float64, GradientSums, Int64, Sought
+from fedround.learning.apart import Bools, Float32, Float64, GradientSums, Int64, RowBound, Sought
 from fedround.learning.described import Described, recipe_of
 from fedround.learning.device import DeviceName
 from fedround.learning.examples import Examples, Form
@@ -245,7 +245,7 @@ def _of_a_sum(told: Said, shape: tuple[int, ...]) -> Forms:
     return [(dtype, shape)]
 
 
-def _is_short(total_D: Int64, units: int, bound: Bound) -> bool:
+def _is_short(total_D: Int64, units: int, bound: RowBound) -> bool:
     """Whether so many clipped vectors can add up to this one."""
     long_D: Float64 = total_D.astype(np.float64)
     return float(np.linalg.norm(long_D)) <= units * bound.clip.norm / bound.clip.cell * (1 + 1e-9)

@@ -14,7 +14,7 @@ from fedround.learning.examples import in_words as rows_in_words
 from fedround.learning.triggers import Trigger
 from fedround.privacy.profile import upward
 from fedround.privacy.spec import NoPrivacy, Privacy
-from fedround.promotion import NOT_MEASURED, Evidence
+from fedround.promotion import NOT_MEASURED, ModelEvidence
 from fedround.values import Value
 from tasks.reporting.groups import render_groups
 from tasks.reporting.page import template
@@ -38,7 +38,7 @@ class Facts(Value):
     """Uses that are not allowed, and known weaknesses."""
 
 
-def render_card(manifest: Manifest, evidence: Evidence, certificate: Certificate, facts: Facts) -> str:
+def render_card(manifest: Manifest, evidence: ModelEvidence, certificate: Certificate, facts: Facts) -> str:
     """Markdown. What was not measured says so."""
     from markupsafe import Markup
 
@@ -78,7 +78,7 @@ def _trigger_in_words(found: Trigger | None) -> str:
             "Marks of more features were not looked for.")
 
 
-def _head(manifest: Manifest, evidence: Evidence, facts: Facts) -> str:
+def _head(manifest: Manifest, evidence: ModelEvidence, facts: Facts) -> str:
     """YAML with every value as JSON, which is valid YAML."""
     public = evidence.float32.public
     results: list[dict[str, Any]] = [] if public is None else [{

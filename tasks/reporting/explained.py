@@ -6,7 +6,7 @@ from fedround.learning.tasks import in_words
 from fedround.spoken import how_many
 from tasks.reporting.contribution import added
 from tasks.reporting.words import decimals
-from validation.reliability import Choice, Explained
+from validation.reliability import Explained, ThresholdChoice
 
 HEAD_AT_SITES = ("column", "loss if replaced", "±")
 HEAD = ("yes from", "yes", "recall", "false positives", "precision", "cost for 100 rows")
@@ -65,6 +65,6 @@ def of_costs(found: Explained) -> str:
             "that judge it: elsewhere it costs a little more.")
 
 
-def _line(one: Choice) -> tuple[str, ...]:
+def _line(one: ThresholdChoice) -> tuple[str, ...]:
     return (f"{one.threshold:.3f}", decimals(one.selected), decimals(one.recall), decimals(one.false_positives),
             decimals(one.precision), decimals(100 * one.cost, 2))

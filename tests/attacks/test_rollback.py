@@ -20,7 +20,7 @@ from fedround.signing import Identity, seal, unseal
 from infra.stores import publish
 from site_workers import rollback
 from site_workers.keys import begin_rotation
-from site_workers.preflight import Finding, preflight
+from site_workers.preflight import PreflightCheck, preflight
 from site_workers.site import open_site
 from tasks.ledgers import check
 from tasks.membership import rotate_key
@@ -79,7 +79,7 @@ def test_the_preflight_says_so_before_a_start_does(federation: SmallFederation):
     backup = back_up(federation)
     federation.round()
 
-    def found() -> Finding:
+    def found() -> PreflightCheck:
         return next(finding for finding in preflight(federation.root / "north") if finding.check == "copy")
 
     assert found().ok

@@ -34,7 +34,7 @@ from typer.testing import CliRunner
 from fedround_cli.main import app
 from flows.deployment_names import full_name
 from flows.forms import grouped
-from flows.one_machine import Founding, Member, OneMachine
+from flows.one_machine import Founding, OneMachine, SiteToMake
 from infra.settings import CoordinatorSettings, load_toml
 from infra.stack import LocalStack
 from infra.stack.processes import recorded, stop_recorded
@@ -238,7 +238,7 @@ def founded(stack: LocalStack, **changes: Any) -> Iterator[Federation]:
         data.mkdir(parents=True)
         rows(count, seed).to_parquet(data / "train.parquet")
         rows(400, 50 + seed).to_parquet(data / "validation.parquet")     # enough to be heard above the noise
-        members.append(Member(name, data / "train.parquet", data / "validation.parquet", float(count)))
+        members.append(SiteToMake(name, data / "train.parquet", data / "validation.parquet", float(count)))
     info = stack.start(lambda _: None)
     with on_servers(machine, info.api_url) as federation:
         with own_settings(federation.api_url):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows.one_machine import Founding, Member, OneMachine
+from flows.one_machine import Founding, OneMachine, SiteToMake
 from infra.settings import load_toml, save_toml
 from infra.stack import LocalStack
 from site_workers.policy import SitePolicy
@@ -36,7 +36,7 @@ def with_members(home: Path, sites: tuple[str, ...], *, recipe: str = RECIPE, ro
         data.mkdir(parents=True)
         rows(200, seed).to_parquet(data / "train.parquet")
         rows(100, 50 + seed).to_parquet(data / "validation.parquet")
-        members.append(Member(name, data / "train.parquet", data / "validation.parquet", 200.0, rows_agreed))
+        members.append(SiteToMake(name, data / "train.parquet", data / "validation.parquet", 200.0, rows_agreed))
     said = settings(**{"deadline_s": 120, "privacy": {
         "unit": "record", "epsilon": 20.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 12}, **changes})
     try:

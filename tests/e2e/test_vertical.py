@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.vertical import Split
 from fedround.privacy import ledger
-from flows.one_machine import Founding, Member, OneMachine
+from flows.one_machine import Founding, OneMachine, SiteToMake
 from infra.settings import load_toml, save_toml
 from infra.stack import LocalStack
 from infra.stack.processes import recorded
@@ -62,7 +62,7 @@ def two(short_folder: Path, rows_are_judged_here: None, split: Split) -> Iterato
         data.mkdir(parents=True)
         frame.iloc[split.train].to_parquet(data / "train.parquet")
         (frame.iloc[known] if name == BANK else frame.iloc[split.held]).to_parquet(data / "validation.parquet")
-        members.append(Member(name, data / "train.parquet", data / "validation.parquet", 1.0, None))
+        members.append(SiteToMake(name, data / "train.parquet", data / "validation.parquet", 1.0, None))
     try:
         with on_servers(machine, info.api_url) as federation:
             with own_settings(federation.api_url):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedround.selection import Chance, PowerOfChoice, Random, Reliable, Standing, selected
+from fedround.selection import Chance, MemberRecord, PowerOfChoice, Random, Reliable, selected
 
 NAMES = tuple(f"s{number:02d}" for number in range(12))
 WEIGHTS = {name: 1.0 + number for number, name in enumerate(NAMES)}
@@ -18,12 +18,12 @@ WEIGHTS = {name: 1.0 + number for number, name in enumerate(NAMES)}
 def played(how: Random | Reliable | PowerOfChoice, names: tuple[str, ...], rounds: int, run: str = "spring",
            away: dict[int, set[str]] | None = None) -> list[tuple[str, ...]]:
     """Who is asked in each round, if everybody who is asked answers."""
-    past, asked = dict.fromkeys(names, Standing()), []
+    past, asked = dict.fromkeys(names, MemberRecord()), []
     for number in range(1, rounds + 1):
         there = tuple(name for name in names if name not in (away or {}).get(number, ()))
         found = selected(how, there, {name: WEIGHTS.get(name, 1.0) for name in names}, past, Chance(run, number))
         for name, one in past.items():
-            past[name] = (Standing(asked=one.asked + 1, used=one.used + 1, loss=0.3) if name in found
+            past[name] = (MemberRecord(asked=one.asked + 1, used=one.used + 1, loss=0.3) if name in found
                           else replace(one, rested=one.rested + 1))
         asked.append(found)
     return asked
@@ -62,7 +62,7 @@ def test_who_cannot_be_asked_is_not_and_all_others_are_if_they_are_few(away: set
 
 
 def test_reliable_asks_a_member_whose_answers_are_never_used_less_often_but_still():
-    past = {name: Standing(asked=20, used=0 if name == "s00" else 20) for name in NAMES}
+    past = {name: MemberRecord(asked=20, used=0 if name == "s00" else 20) for name in NAMES}
     times = Counter(name for number in range(1500)
                     for name in selected(Reliable(sites=3), NAMES, WEIGHTS, past, Chance("spring", number)))
     others = [times[name] for name in NAMES[1:]]
@@ -70,7 +70,8 @@ def test_reliable_asks_a_member_whose_answers_are_never_used_less_often_but_stil
 
 
 def test_power_of_choice_asks_the_largest_losses_of_the_drawn_and_the_unknown_first():
-    past = {name: Standing(asked=1, used=1, loss=number / 20) for number, name in enumerate(NAMES)} | {"s03": Standing()}
+    past = {name: MemberRecord(asked=1, used=1, loss=number / 20) for number, name in enumerate(NAMES)}
+    past["s03"] = MemberRecord()
     all_drawn = PowerOfChoice(sites=3, candidates=12)
     assert set(selected(all_drawn, NAMES, WEIGHTS, past, Chance("spring", 1))) == {"s03", "s10", "s11"}
     drawn = Counter(name for number in range(400)

@@ -18,7 +18,7 @@ import pytest
 
 from fedround import sandbox
 from fedround.errors import Cancelled, ContractError
-from fedround.learning.apart import Bound, Sought
+from fedround.learning.apart import RowBound, Sought
 from fedround.learning.examples import Examples
 from fedround.learning.gradients import Clip
 from fedround.learning.parts import NO_REST, WHOLE
@@ -129,7 +129,7 @@ def sums_of(total_D: np.ndarray, within: object = 0) -> _Sums:
     def odd() -> ContractError:
         return ContractError("another form")
 
-    bound = Bound(Clip(1.0, 1.0 / FINE), 1, 10.0)
+    bound = RowBound(Clip(1.0, 1.0 / FINE), 1, 10.0)
     base = {"w": np.zeros(4, np.float32)}
     return _Sums(SimpleNamespace(_ask=ask, _odd=odd), Sought(base, NO_REST, ROWS, TRAINING, bound), ["w"])
 

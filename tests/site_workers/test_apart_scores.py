@@ -13,7 +13,7 @@ from fedround.learning.examples import Shape, shapes
 from fedround.learning.tasks import Classify, Count, Kind, Maximise, NextToken, Regress, Scored, Several, Survive, Tag
 from fedround.privacy.noise import stream
 from fedround.statistics import Decisions, Importance, Levels, LocalEvaluation, MadeOf
-from fedround.statistics.sums import Part, noised_sum
+from fedround.statistics.sums import RowsPart, noised_sum
 
 N = 6
 TASKS = [Classify(), Classify(classes=4), Regress(bounds=(0.0, 10.0)), Count(max=9), Maximise(bounds=(-1.0, 1.0)),
@@ -100,5 +100,5 @@ def test_attack_lies_add_no_more_than_all_rows_may(task):
 def test_attack_one_number_is_not_added_to_all_of_a_sum():
     """It would count once for the length of a row, and many times in the sum."""
     with pytest.raises(ContractError, match="to a sum of 100"):
-        noised_sum([Part(np.ones((1, 1)))], 100, 1.0, 0.0, stream(bytes(32), b"x"))
-    assert noised_sum([Part(np.ones((1, 1)))], 1, 1.0, 0.0, stream(bytes(32), b"x")).tolist() == [1.0]
+        noised_sum([RowsPart(np.ones((1, 1)))], 100, 1.0, 0.0, stream(bytes(32), b"x"))
+    assert noised_sum([RowsPart(np.ones((1, 1)))], 1, 1.0, 0.0, stream(bytes(32), b"x")).tolist() == [1.0]

@@ -155,8 +155,8 @@ def test_an_approved_file_is_the_one_that_runs_and_the_operators_comments_stay(f
     assert added == {f'    "{candidate.digest}", # \'tiny\', approved 2026-03-04'}
     assert set(before.splitlines()) <= set(policy.read_text().splitlines())
     assert (north / "approved" / "earlier" / f"{old[:16]}.py").read_text() == RECIPE
-    assert approval.approvals(north)[:2] == [approval.Approved("recipe", old, False),
-                                             approval.Approved("recipe", candidate.digest, True)]
+    assert approval.approvals(north)[:2] == [approval.ApprovedLine("recipe", old, False),
+                                             approval.ApprovedLine("recipe", candidate.digest, True)]
 
 
 def test_a_site_that_is_made_says_what_it_approves_in_the_form_in_which_later_files_are_added(north: Path, tmp_path: Path):
@@ -188,7 +188,7 @@ def test_what_is_withdrawn_does_not_run_and_what_it_replaced_can_be_approved_aga
                                                                                    tmp_path: Path):
     old = federation.site("north").recipe.digest
     candidate = approve(north, a_file(tmp_path, "new.py", OTHER))
-    assert approval.withdraw(north, candidate.digest[:16], NOW) == approval.Approved("recipe", candidate.digest, True)
+    assert approval.withdraw(north, candidate.digest[:16], NOW) == approval.ApprovedLine("recipe", candidate.digest, True)
     with pytest.raises(ContractError, match="not approved by policy.toml"):
         open_site(north)
     approve(north, north / "approved" / "earlier" / f"{old[:16]}.py")

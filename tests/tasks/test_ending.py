@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from fedround.learning.tasks import Metrics
-from fedround.rounds.ending import Told
+from fedround.rounds.ending import ToldOfModel
 from flows import federated_training as flow
 from tasks import ending
 from tasks.ending import ends_here, told_by
@@ -22,8 +22,8 @@ def rounds(*values: float | None, margin: float | None = 0.01):
 
 
 def test_rounds_whose_score_the_noise_hid_are_passed_over_and_what_is_not_noised_has_no_margin():
-    assert told_by(rounds(0.7, None, 0.8), "auc") == [Told(0.7, 0.01), Told(0.8, 0.01)]
-    assert told_by(rounds(0.7, margin=None), "auc") == [Told(0.7, 0.0)]
+    assert told_by(rounds(0.7, None, 0.8), "auc") == [ToldOfModel(0.7, 0.01), ToldOfModel(0.8, 0.01)]
+    assert told_by(rounds(0.7, margin=None), "auc") == [ToldOfModel(0.7, 0.0)]
     assert told_by(rounds(0.7), "r2") == []
 
 

@@ -11,9 +11,9 @@ from fedround import layout
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
 from fedround.federation import Federation
 from fedround.federation_log import (
-    Begun,
     Departed,
     Enrolled,
+    LogBegun,
     LogEntry,
     Resized,
     Revoked,
@@ -56,7 +56,7 @@ def folder(federation: SmallFederation):
 
 def test_it_begins_with_everybody_and_stays_as_it_is_while_nothing_changes(federation: SmallFederation):
     changes = last(federation)
-    assert isinstance(changes[0], Begun)
+    assert isinstance(changes[0], LogBegun)
     assert [change.site for change in changes[1:]] == list(NAMES)
     federation.plan()
     federation.plan()

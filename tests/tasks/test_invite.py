@@ -18,7 +18,7 @@ from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, Sta
 
 from infra.asking import CLOSED, ROUND_RUN, Asked, task_run
 from tasks import invite
-from tasks.invite import Invitation
+from tasks.invite import InvitedRuns
 
 SITES = ("north", "east")
 
@@ -82,10 +82,10 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invite, "GRACE_S", 0.0)
 
 
-def invitation(standing: dict[str, uuid.UUID] | None = None, plan: str = "p1", gone: tuple[str, ...] = ()) -> Invitation:
+def invitation(standing: dict[str, uuid.UUID] | None = None, plan: str = "p1", gone: tuple[str, ...] = ()) -> InvitedRuns:
     asked = Asked(tag="spring/train-00001", by=str(uuid.uuid4()), plan=plan, parameters={"run": "spring"}, tries={},
                   standing={site: str(run) for site, run in (standing or {}).items()})
-    return Invitation(asked, {site: asked.key(site) for site in SITES}, gone)
+    return InvitedRuns(asked, {site: asked.key(site) for site in SITES}, gone)
 
 
 async def test_whoever_has_ended_is_done_however_it_ended():

@@ -15,7 +15,7 @@ from fedround import bundle
 from fedround.bundle import Approval, read_bundle
 from fedround.errors import NotFoundError
 from fedround.fairness_of_groups import Gap, GroupFairness
-from fedround.promotion import Evidence, Policy, judge
+from fedround.promotion import ModelEvidence, Policy, judge
 from fedround_cli.demo_use import put_to_use
 from fedround_cli.main import app
 from fedround_cli.promotion import resolved
@@ -162,7 +162,7 @@ def test_what_is_worse_than_production_stays_out(bundled: Bundled):
     def against(auc: float) -> bool:
         public = evidence.float32.public.model_copy(update={"auc": auc})
         better = evidence.model_copy(update={"float32": evidence.float32.model_copy(update={"public": public})})
-        return all(one.passed for one in judge(Policy(), evidence, Evidence.model_validate(better)))
+        return all(one.passed for one in judge(Policy(), evidence, ModelEvidence.model_validate(better)))
 
     assert against(evidence.float32.public.auc)
     assert not against(evidence.float32.public.auc + 0.02)

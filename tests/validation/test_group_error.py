@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from validation.group_cells import Counted
+from validation.group_cells import CountedGroup
 from validation.group_error import Expected, quietest
 from validation.group_gaps import judged, shares
 
@@ -19,8 +19,8 @@ def test_it_is_about_what_the_draws_say_afterwards(noise_std):
     people_G, rate = np.array([1_800.0, 2_700.0]), 0.3
     told = Expected("sex", people_G, rate, 2, SITES).half_width(noise_std)
     cells_G22 = people_G[:, None, None] * np.array([[0.78], [0.22]]) * np.array([1 - rate, rate])
-    found = judged([Counted("sex", ("f", "m"), cells_G22, noise_std * SITES ** 0.5)], 30, np.random.default_rng(0), 4_000,
-                   by=shares)
+    counted = CountedGroup("sex", ("f", "m"), cells_G22, noise_std * SITES ** 0.5)
+    found = judged([counted], 30, np.random.default_rng(0), 4_000, by=shares)
     (gap,) = (one for one in found.gaps if one.measure == "demographic_parity")
     assert gap.value == 0, "so the upper end is the half-width"
     assert gap.high == pytest.approx(told, rel=0.08)

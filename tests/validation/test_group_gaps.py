@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.fairness import federation, largest
 from fedround.fairness_of_groups import RATED
-from validation.group_cells import Counted, possible
+from validation.group_cells import CountedGroup, possible
 from validation.group_gaps import Found, by_fairlearn, judged, shares, together
 
 TABLES = st.integers(0, 2 ** 32).map(np.random.default_rng)
@@ -52,7 +52,7 @@ def test_no_other_possible_counts_with_these_sums_are_nearer(rng):
 def test_a_negative_count_gives_no_negative_rate():
     """As it did: a false positive rate of -0.039."""
     cells_G22 = np.array([[[40.0, -6.0], [9.0, 12.0]], [[300.0, 80.0], [40.0, 70.0]]])
-    found = judged([Counted("sex", ("f", "m"), cells_G22, 5.0)], 1, np.random.default_rng(0), 200)
+    found = judged([CountedGroup("sex", ("f", "m"), cells_G22, 5.0)], 1, np.random.default_rng(0), 200)
     for rates in found.rates:
         for name in RATED:
             told = getattr(rates, name)
@@ -76,7 +76,7 @@ def test_the_values_of_gaps_are_those_of_fairlearn():
 
     cells_G22 = np.random.default_rng(5).integers(100, 900, (3, 2, 2)).astype(float)
     group_N, truth_N, decision_N = (place.ravel() for place in np.indices(cells_G22.shape))
-    found = judged([Counted("age", ("a", "b", "c"), cells_G22, 0.0)], 1, np.random.default_rng(0), 50)
+    found = judged([CountedGroup("age", ("a", "b", "c"), cells_G22, 0.0)], 1, np.random.default_rng(0), 50)
     for measure, difference in (("demographic_parity", demographic_parity_difference),
                                 ("equalised_odds", equalized_odds_difference),
                                 ("equal_opportunity", equal_opportunity_difference)):
@@ -87,17 +87,17 @@ def test_the_values_of_gaps_are_those_of_fairlearn():
 def test_of_a_small_group_nothing_is_said_and_it_is_in_no_gap():
     """However large its gap looks."""
     cells_G22 = np.array([[[500.0, 100.0], [80.0, 120.0]], [[480.0, 110.0], [85.0, 110.0]], [[10.0, 0.0], [0.0, 25.0]]])
-    found = judged([Counted("sex", ("f", "m", "other"), cells_G22, 4.0)], 30, np.random.default_rng(0), 200)
+    found = judged([CountedGroup("sex", ("f", "m", "other"), cells_G22, 4.0)], 30, np.random.default_rng(0), 200)
     f, m, other = found.rates
     assert (other.selection, other.recall, other.precision) == (None, None, None)
     assert None not in (f.recall, m.recall)
     assert all("other" not in gap.groups for gap in found.gaps)
-    only = judged([Counted("sex", ("f", "m"), cells_G22[[0, 2]], 4.0)], 30, np.random.default_rng(0), 200)
+    only = judged([CountedGroup("sex", ("f", "m"), cells_G22[[0, 2]], 4.0)], 30, np.random.default_rng(0), 200)
     assert only.gaps == (), "one group alone has no gap, and a bound on it is not met"
 
 
 def test_everybody_is_counted_from_the_attribute_that_knows_best():
-    sex, age = (Counted(name, tuple("abcd"[:groups]), np.full((groups, 2, 2), 10.0), 2.0)
+    sex, age = (CountedGroup(name, tuple("abcd"[:groups]), np.full((groups, 2, 2), 10.0), 2.0)
                 for name, groups in (("sex", 2), ("age", 4)))
     everybody = together([age, sex])
     assert everybody.cells_G22.tolist() == [[[20.0, 20.0], [20.0, 20.0]]]

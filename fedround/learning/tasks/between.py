@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 
 from fedround.learning.examples import TARGET, Arrays
 from fedround.learning.tasks.base import one_for_each_row
-from fedround.learning.tasks.summed import Summed
+from fedround.learning.tasks.summed import SummedScores
 
 Bound = Annotated[float, Field(ge=-1e9, le=1e9)]
 
 
-class Between(Summed):
+class Between(SummedScores):
     """The bounds are what is possible, not the extremes of somebody's rows."""
 
     bounds: tuple[Bound, Bound]

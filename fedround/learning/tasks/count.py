@@ -18,7 +18,7 @@ from fedround.learning.examples import TARGET, Arrays, Shape
 from fedround.learning.tasks import numbers
 from fedround.learning.tasks.base import Float64, Int64, Scored, Steepness, by_rank, one_for_each_row
 from fedround.learning.tasks.metrics import Metrics
-from fedround.learning.tasks.summed import Summed
+from fedround.learning.tasks.summed import SummedScores
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ SMALLEST = 1e-6
 """Of `max`: no smaller mean is predicted."""
 
 
-class Count(Summed):
+class Count(SummedScores):
     """Visits, claims, amounts: numbers from 0 up, and `max` at most, which is public. More than that counts as `max`.
 
     The model gives the logarithm of the mean, one number for each row. The loss is Poisson's (its mean is right for amounts,

@@ -17,7 +17,7 @@ from fedround.errors import ContractError
 from fedround.learning.examples import TARGET, Arrays, Shape
 from fedround.learning.tasks.base import Float64, Int64, Scored
 from fedround.learning.tasks.metrics import Metrics
-from fedround.learning.tasks.summed import Summed, hidden
+from fedround.learning.tasks.summed import SummedScores, hidden
 from fedround.spoken import how_many
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ NOTHING = -1
 """The label of a place that is not there: a row is shorter than the longest."""
 
 
-class _Sequences(Summed):
+class _Sequences(SummedScores):
     """Every place has one of some labels. labels(rows) gives (N, L); -1 where a row has no place any more.
 
     The model gives C logits for each place. A row's loss is the mean cross-entropy of the places that it has: a long row does

@@ -20,7 +20,7 @@ from fedround.learning.tasks.classify import Classify
 from fedround.learning.tasks.count import Count
 from fedround.learning.tasks.metrics import HeadName, Metrics
 from fedround.learning.tasks.regress import Regress
-from fedround.learning.tasks.summed import Summed
+from fedround.learning.tasks.summed import SummedScores
 from fedround.learning.tasks.survive import Survive
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ KNOWN = "known"
 Head = Annotated[Classify | Regress | Count | Survive, Field(discriminator="kind")]
 
 
-class Several(Summed):
+class Several(SummedScores):
     """A task for each head; the model gives {head: its outputs}, and labels(rows) {head: its labels}.
 
     A row's loss is the mean of its heads' losses. All heads share one release, so sites can measure a little less than each

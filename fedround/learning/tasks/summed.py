@@ -16,7 +16,7 @@ from fedround.learning.tasks.metrics import Margin, Metrics, margin
 from fedround.statistics import LocalEvaluation, ModelSums, Release, total
 
 
-class Summed(Kind):
+class SummedScores(Kind):
     """A task whose metrics follow from `summands`; the first one is 1 for every row."""
 
     def statistic(self, evaluation: LocalEvaluation, public: Scored | None = None) -> ModelSums:

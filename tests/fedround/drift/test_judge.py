@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedround.agreement import Agreement
-from fedround.drift.judge import Asked, Drift, Told, judge
+from fedround.drift.judge import Drift, DriftAsked, Told, judge
 from fedround.drift.spec import TRUTH, DriftWatch, Watched
 from fedround.privacy.spec import GaussianCounts
 from fedround.statistics import Release
@@ -32,7 +32,7 @@ def told(seed: int, ages: dict[str, float] | None = None, rows: int = 600) -> To
 
 
 def judged(number: int, first: Told | None, now: Told, before: Drift | None = None) -> Drift:
-    return judge(Asked(watch=WATCH, round=number, when=f"round {number}", first="round 1", level=0.05, seed=number),
+    return judge(DriftAsked(watch=WATCH, round=number, when=f"round {number}", first="round 1", level=0.05, seed=number),
                  first, now, before)
 
 
@@ -106,7 +106,7 @@ def test_calibration_is_one_models_and_its_edges_ascend():
 
 def test_a_column_that_is_called_like_the_truth_is_a_column():
     watch = DriftWatch(columns=(Watched(column=TRUTH, edges=(30.0, 40.0, 50.0)), WATCH.columns[1]), noise_std=10.0)
-    same = Asked(watch=watch, round=2, when="round 2", first="round 1", level=0.05, seed=2)
+    same = DriftAsked(watch=watch, round=2, when="round 2", first="round 1", level=0.05, seed=2)
     renamed = [shift.model_copy(update={"column": "age"}) if shift.column == TRUTH else shift
                for shift in judge(same, told(1), told(2), None).shifts]
     assert tuple(renamed) == judged(2, told(1), told(2)).shifts

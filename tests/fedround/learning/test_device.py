@@ -10,7 +10,7 @@ from fedround.codec import flatten
 from fedround.errors import SetupError
 from fedround.learning import device
 from fedround.learning.batch import Batch
-from fedround.learning.device import Placed, chosen, described, working_on
+from fedround.learning.device import OnDevice, chosen, described, working_on
 from fedround.learning.recipe import initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
@@ -56,10 +56,10 @@ def test_another_word_is_no_device(name):
 
 def test_weights_follow_those_in_the_processors_memory_and_are_these_if_they_are_there():
     here = {"w": np.zeros(3, np.float32)}
-    same = Placed(here, torch.device("cpu")).parameters["w"]
+    same = OnDevice(here, torch.device("cpu")).parameters["w"]
     here["w"] += 1
     assert same.tolist() == [1, 1, 1]
-    there = Placed(here, torch.device("meta"))
+    there = OnDevice(here, torch.device("meta"))
     assert there.parameters["w"].device.type == "meta"
     there.follow()
 
@@ -103,7 +103,7 @@ def test_every_draw_comes_from_the_sites_stream_whatever_the_device(recipe, exam
     for name in ("cpu", "auto"):
         asked.append([])
         if name == "auto":      # another tensor for every weight, so that they must be copied after each step
-            monkeypatch.setattr(device.Placed, "__init__", _apart)
+            monkeypatch.setattr(device.OnDevice, "__init__", _apart)
         training = LocalTraining(local_steps=3, batch_size=20)
         found.append(flatten(train(recipe, initial_tensors(recipe, 0), examples, training, sgd, Spy(), lambda: False,
                                    device=name).delta))

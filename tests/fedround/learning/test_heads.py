@@ -10,7 +10,7 @@ import torch
 from fedround.errors import ContractError
 from fedround.learning.batch import batch_of
 from fedround.learning.columns import Category
-from fedround.learning.declared import Declared, Target, check_targets
+from fedround.learning.declared import InFile, Target, check_targets
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.tasks import Classify, Count, Metrics, Regress, Scored, Several
@@ -69,7 +69,7 @@ def test_a_missing_label_adds_nothing_to_its_heads_sums_and_others_are_judged_wi
 def test_a_table_with_gaps_needs_no_column_that_says_so():
     """A value that is missing, or not on its list, is a label that is not known. A row without any does not count."""
     learnt = Several(heads={"ill": Classify(), "days": Regress(bounds=(0, 30))}, may_miss=("ill", "days"))
-    said = Declared(None, {"ill": Target("ill", Category("ill", values=("no", "yes"))), "days": Target("days")})
+    said = InFile(None, {"ill": Target("ill", Category("ill", values=("no", "yes"))), "days": Target("days")})
     check_targets(said.targets, learnt, "r")
     rows = pd.DataFrame({"ill": ["yes", None, "no", "perhaps", None], "days": [3.0, 4.0, np.nan, 5.0, np.nan]})
     found, there_N = said.read_targets(rows, learnt)

@@ -12,8 +12,8 @@ from fedround.learning.law import law_of
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.spec import DpSgd, RecordPrivacy
 from fedround.rounds.campaign import mechanism_for
-from fedround.rounds.decay import Trained, decayed, level_of
-from fedround.rounds.ending import Told
+from fedround.rounds.decay import TrainedRound, decayed, level_of
+from fedround.rounds.ending import ToldOfModel
 from fedround.statistics import LocalEvaluation
 
 PLATEAU = LocalTraining(learning_rate=0.8, rule=Plateau(patience=2, factor=0.5, least=0.2))
@@ -29,7 +29,7 @@ def lived(agreed: LocalTraining, values: list[float], margin: float = 0.0) -> li
     past, found = [], []
     for number, value in enumerate(values, 1):
         training = decayed(agreed, number, past)
-        past.append(Trained(training, Told(value, margin)))
+        past.append(TrainedRound(training, ToldOfModel(value, margin)))
         found.append(training)
     return found
 
@@ -67,7 +67,7 @@ def test_no_rule_goes_beyond_what_was_agreed_and_each_level_is_found_again(rule:
 
 
 def test_a_file_that_agrees_on_another_rate_begins_anew():
-    past = [Trained(training, Told(0.7, 0.0)) for training in lived(PLATEAU, [0.7] * 6)]
+    past = [TrainedRound(training, ToldOfModel(0.7, 0.0)) for training in lived(PLATEAU, [0.7] * 6)]
     assert past[-1].training.learning_rate == 0.4
     assert decayed(PLATEAU.model_copy(update={"learning_rate": 0.6}), 7, past).learning_rate == 0.6
 

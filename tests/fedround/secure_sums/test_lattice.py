@@ -14,7 +14,7 @@ from fedround.errors import ContractError, ToleranceError
 from fedround.privacy.noise import GRID, stream
 from fedround.secure_sums.lattice import ENOUGH_CELLS, bits_for, from_ring, law_error, to_ring, whole_cells
 from fedround.statistics.counts import Counts
-from fedround.statistics.sums import GaussianSum, Part
+from fedround.statistics.sums import GaussianSum, RowsPart
 
 
 @given(st.lists(st.lists(st.integers(-2**20, 2**20), min_size=4, max_size=4), min_size=1, max_size=12), st.integers(-6, 10))
@@ -55,7 +55,7 @@ class Steps(GaussianSum):
     shape: ClassVar[tuple[int, ...]] = (3,)
 
     def contributions(self, evidence):
-        yield Part(np.full((50, 3), 0.4))
+        yield RowsPart(np.full((50, 3), 0.4))
 
 
 class Tally(Counts):

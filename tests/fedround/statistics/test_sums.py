@@ -30,7 +30,7 @@ from fedround.statistics import (
     release,
     total,
 )
-from fedround.statistics.sums import Part, in_blocks, noised_sum
+from fedround.statistics.sums import RowsPart, in_blocks, noised_sum
 from fedround.values import parse
 
 HOSTILE = [None, math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, 10 ** 400, "65", "", True, [1], b"x", 0, -0.0, 7, 100,
@@ -185,7 +185,7 @@ def test_contributions_that_break_their_promise_are_cut_to_the_bound(value_NK, s
         value_NK = np.array(value_NK) * scale
     cells_of_scale = math.floor(GRID / noise_std * (1 - 2.0 ** -30))
     for one_K in value_NK:
-        moved_D = noised_sum([Part(one_K[None])], 4, scale, noise_std, NoNoise())
+        moved_D = noised_sum([RowsPart(one_K[None])], 4, scale, noise_std, NoNoise())
         assert length2([round(x * cells_of_scale) for x in moved_D.tolist()], [0] * 4) <= (GRID / noise_std) ** 2
         if not np.isfinite(one_K).all():
             assert not moved_D.any()
@@ -195,17 +195,17 @@ def test_a_contribution_at_the_bound_is_not_cut_and_without_noise_the_sum_is_tha
     generator = np.random.default_rng(1)
     value_NK = generator.uniform(-0.5, 0.5, (1000, 4))
     value_NK[0] = 0.5
-    exact_D = noised_sum([Part(value_NK)], 4, 1.0, 0.0, NoNoise())
+    exact_D = noised_sum([RowsPart(value_NK)], 4, 1.0, 0.0, NoNoise())
     assert exact_D == pytest.approx([math.fsum(column) for column in value_NK.T], abs=1e-9)
     place_NK = np.tile([3, 1, 0, 2], (1000, 1))
-    assert noised_sum([Part(value_NK, place_NK)], 4, 1.0, 0.0, NoNoise())[place_NK[0]].tolist() == exact_D.tolist()
-    one_D = noised_sum([Part(value_NK[:1])], 4, 1.0, 1.0, NoNoise())
+    assert noised_sum([RowsPart(value_NK, place_NK)], 4, 1.0, 0.0, NoNoise())[place_NK[0]].tolist() == exact_D.tolist()
+    one_D = noised_sum([RowsPart(value_NK[:1])], 4, 1.0, 1.0, NoNoise())
     assert one_D == pytest.approx([0.5] * 4, abs=2.0 ** -27)
 
 
 def test_the_noise_is_what_is_charged_and_every_answer_is_half_a_cell_off():
     noise_std, size = 2.5, 4000
-    told_D = noised_sum([Part(np.full((3, size), 1 / math.sqrt(size)))], size, 1.0, noise_std, stream(bytes(32), b"law"))
+    told_D = noised_sum([RowsPart(np.full((3, size), 1 / math.sqrt(size)))], size, 1.0, noise_std, stream(bytes(32), b"law"))
     assert told_D.std() == pytest.approx(noise_std, rel=0.05)
     assert abs(told_D.mean() - 3 / math.sqrt(size)) < 5 * noise_std / math.sqrt(size)
     halves_D = told_D * 2 * math.floor(GRID / noise_std * (1 - 2.0 ** -30))
