@@ -47,7 +47,7 @@ def ask(
     top: Annotated[_Many, _option("The commonest of many values.", "COL=VALUE,…")] = None,
     discover: Annotated[_Many, _option("The commonest texts, where nobody knows which there are.", "COL=CHARACTERS")] = None,
     missing: Annotated[_Many, _option("How often columns are empty.", "COL,…")] = None,
-    correlations: Annotated[_Many, _option("Of each two columns.", "COL=LOW:HIGH + …")] = None,
+    correlations: Annotated[_Many, _option("Correlations of each two columns.", "COL=LOW:HIGH + …")] = None,
     table1: Annotated[_Many, _option("The first table of a study.", "COL=LOW:HIGH + COL=VALUE,…")] = None,
     components: Annotated[_Many, _option("Principal components.", "COL=LOW:HIGH + …")] = None,
     linear: Annotated[_Many, _option("Least squares.", "COL=LOW:HIGH ~ COL=LOW:HIGH + COL=VALUE…")] = None,
@@ -63,7 +63,8 @@ def ask(
     by: Annotated[str | None, _option("Groups: values, or edges after a colon.", "COL=VALUE,… x COL:EDGE,…")] = None,
     where: Annotated[_Many, _option("Only records like these; repeatable.", "'COL>=N', 'COL<N' or COL=VALUE,…")] = None,
     noise: Annotated[float | None, typer.Option(
-        help="Of the noise at each site, beside one record. Default: as for scores, by the federation file.")] = None,
+        help="Standard deviation of each site's noise; one record counts 1. Default: as for scores, by the federation "
+        "file.")] = None,
     error: Annotated[float | None, typer.Option(
         help="Instead: how far an answer may be off (95 %), in its own unit; with the most noise that keeps it.")] = None,
     records: Annotated[int | None, typer.Option(

@@ -34,7 +34,7 @@ def infer_contract(
     without: Annotated[list[str], typer.Option(help="A column to say nothing of; once for each.")] = [],  # noqa: B006
     name: Annotated[str | None, typer.Option(help="The contract's name; without it, the file's or folder's.")] = None,
     most_values: Annotated[int, typer.Option(min=2, max=1000, help="List a column's values if there are no more.")] = 20,
-    rows_each: Annotated[int, typer.Option(min=2, help="... and if so many rows hold each of them.")] = 10,
+    rows_each: Annotated[int, typer.Option(min=2, help="A listed value is held by so many rows at least.")] = 10,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     as_json: AsJson = False,
 ) -> None:

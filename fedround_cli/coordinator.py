@@ -107,7 +107,7 @@ def remove(
 @app.command("list")
 @command
 def list_(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = False) -> None:
-    """Show who takes turns, with which key, and how many must sign. Who of them serves: `fedround status`."""
+    """Show who takes turns, with which key, and how many must sign. `fedround status` says who serves."""
     from rich.table import Table
 
     from infra.settings import CoordinatorSettings, load_federation, load_toml
@@ -178,7 +178,7 @@ def deploy(
     cron: Annotated[str | None, typer.Option(
         help="A new schedule: one more round at these times, for example '0 3 * * 1'. If the federation tells rows "
              "apart: a campaign on the last partition that is complete then. Missed times are made up once.")] = None,
-    time_zone: Annotated[str, typer.Option(help="Of the schedule's times: 'Europe/Berlin'.")] = "UTC",
+    time_zone: Annotated[str, typer.Option(help="The time zone of the schedule, for example 'Europe/Berlin'.")] = "UTC",
     no_cron: Annotated[bool, typer.Option("--no-cron", help="Remove the schedule. Otherwise it stays as it is.")] = False,
     run: Annotated[str, typer.Option(
         help="The run that scheduled rounds continue; if the federation tells rows apart, how the runs' names "

@@ -27,8 +27,8 @@ def explain(
         "--column", help="With --at-sites: about this column only; repeatable. The noise on an answer grows with the root of "
         "one more than the columns. Default: all that the recipe needs.")] = None,
     noise: Annotated[float | None, typer.Option(
-        help="With --at-sites: of the noise at each site, beside one record. Default: as for scores, by the federation "
-        "file.")] = None,
+        help="With --at-sites: standard deviation of each site's noise; one record counts 1. Default: as for scores, by the "
+        "federation file.")] = None,
     asker: Annotated[str | None, typer.Option(help="With --at-sites: who asks; a site's policy may name who may.")] = None,
     missed: Annotated[float, typer.Option(
         help="What a missed row with label 1 costs, where a false alarm costs 1.")] = 1.0,

@@ -23,10 +23,10 @@ def init(
     api_behind: Annotated[str, typer.Option(help="host:port of the Prefect server, which only the proxy reaches.")],
     name: Annotated[str, typer.Option(help="The name under which members reach the API.")],
     certificate: Annotated[Path, typer.Option(help="The TLS certificate, with its chain.")],
-    key: Annotated[Path, typer.Option(help="Its key.")],
+    key: Annotated[Path, typer.Option(help="The certificate's key.")],
     listen: Annotated[str, typer.Option(help="Where nginx listens for the API.")] = "0.0.0.0:443",
     s3_behind: Annotated[str | None, typer.Option(help="host:port of an S3 server without TLS.")] = None,
-    s3_name: Annotated[str | None, typer.Option(help="Its name for members; default: --name.")] = None,
+    s3_name: Annotated[str | None, typer.Option(help="The name under which members reach it; default: --name.")] = None,
     s3_listen: Annotated[str, typer.Option(help="Where nginx listens for S3.")] = "0.0.0.0:9443",
     client_authority: Annotated[Path | None, typer.Option(
         help="Mutual TLS: who reaches the API must show a certificate of this authority, with its login's name.")] = None,

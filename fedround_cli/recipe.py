@@ -36,7 +36,7 @@ def new_recipe(
     without: Annotated[list[str], typer.Option(help="A column to leave out; once for each.")] = [],  # noqa: B006
     name: Annotated[str | None, typer.Option(help="The recipe's name; without it, the file's or folder's.")] = None,
     levels: Annotated[int, typer.Option(min=2, max=1000, help="The most values of a category that are listed.")] = 20,
-    rows_each: Annotated[int, typer.Option(min=2, help="... and so many rows must hold each of them.")] = 10,
+    rows_each: Annotated[int, typer.Option(min=2, help="A listed value is held by so many rows at least.")] = 10,
     force: Annotated[bool, typer.Option("--force", help="Replace files.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -34,8 +34,9 @@ def synth(
         "their run's epsilon.")] = "study",
     rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many to draw; their number costs nothing.")] = 1000,
     noise: Annotated[float | None, typer.Option(
-        help="In each cell of each site's tables, in records. Default: as for scores, by the federation file.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2 ** 53 - 1, help="Of the drawing; the same seed, the same rows.")] = 0,
+        help="Standard deviation of the noise in each cell of a site's tables; one record counts 1. Default: as for scores, "
+        "by the federation file.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2 ** 53 - 1, help="The same seed draws the same rows.")] = 0,
     asker: Annotated[str | None, typer.Option(help="Who asks; told to the sites, whose policy may name who may.")] = None,
     quorum: Annotated[int | None, typer.Option(help="Sites that must answer. Default: the federation file's.")] = None,
     deadline_s: Deadline = None,
