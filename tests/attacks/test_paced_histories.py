@@ -227,7 +227,7 @@ def test_a_commit_that_counts_a_ticket_again_in_the_next_round_stops_the_members
     resign(federation, 3, updates=(*third.updates, late.model_copy(update={"ticket": 1})),
            missing=tuple(site for site in third.missing if site != "elm"))
     planned = federation.plan(RUN)
-    with pytest.raises(ChainError, match="older than all have agreed on|counted twice"):
+    with pytest.raises(ChainError, match="older than all have agreed on"):
         federation.answer("ash", planned)
 
 

@@ -60,7 +60,7 @@ def test_a_late_answer_of_a_revoked_key_counts_in_no_round(federation: SmallFede
     revoke_key(federation.root / "coordinator", LATE)
     again = federation.plan(RUN)
     assert (again.plan.tickets, LATE in again.plan.answering) == ((), False)
-    with pytest.raises(TrustError, match="revoked|no member any more|rounds since then have ended"):
+    with pytest.raises(TrustError, match="was revoked"):
         federation.answer(LATE, again)
     if not answered_before:
         shutil.copytree(said(aside, LATE, first).parent, said(federation, LATE, first).parent)
@@ -83,7 +83,7 @@ def test_a_rotated_key_ends_the_ticket_and_what_the_old_key_signed_counts_no_mor
     for name in ("ash", "birch", LATE):
         federation.answer(name, second)
     federation.commit(second)
-    with pytest.raises(ChainError, match="ended this site's ticket|to a question that is over"):
+    with pytest.raises(ChainError, match="to a question that is over"):
         federation.answer(LATE, first)
     assert (charged(federation), counted(federation)) == ([2], [(2, None)])
     turn(federation, "ash", "birch")

@@ -120,15 +120,15 @@ def test_a_login_that_is_not_the_right_one(monkeypatch: pytest.MonkeyPatch):
     assert "wrong" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/api", "http://no-such-host.invalid/api"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/api", "http://no-such-host.invalid/api", "http://"])
 def test_nobody_answers(url: str):
     with pytest.raises(SetupError, match=f"does not answer: {MEND}"):
         look_at_api(url, "north", MEND, HOME)
 
 
-@pytest.mark.parametrize("url", ["", "banks", "ftp://host/api", "http://", "http://host:port/api"])
+@pytest.mark.parametrize("url", ["", "banks", "ftp://host/api", "http://host:port/api"])
 def test_no_address(url: str):
-    with pytest.raises(SetupError, match="is no address of a Prefect API|does not answer"):
+    with pytest.raises(SetupError, match="is no address of a Prefect API"):
         look_at_api(url, "north", MEND, HOME)
 
 

@@ -180,7 +180,7 @@ def test_who_does_not_allow_it_is_not_asked_twice_and_pays_nothing(two_classes: 
 
 
 def test_more_than_the_run_promises_is_refused(two_classes: SmallFederation, tmp_path: Path):
-    with pytest.raises(QuorumError, match="budget|promise"):
+    with pytest.raises(QuorumError, match=r"\(budget: "):
         ask(two_classes.copy(tmp_path), noise_std=0.3)
 
 
@@ -188,9 +188,10 @@ def test_a_plan_is_about_the_model_that_is_asked_about_and_of_its_task(two_class
     own = two_classes.copy(tmp_path)
     planned = plan_question(own.coordinator, question(own.coordinator, "spring", 1, NOISE))
     asked, = planned.plan.asks.statistics
-    for lie in ({"model": "0" * 64}, {"judged": asked.judged.model_copy(update={"outcomes": ("a", "b", "c")})}):
+    three = asked.judged.model_copy(update={"outcomes": ("a", "b", "c")})
+    for lie, says in (({"model": "0" * 64}, "importance of model"), ({"judged": three}, "say nothing about")):
         asks = planned.plan.asks.model_copy(update={"statistics": (asked.model_copy(update=lie),)})
-        with pytest.raises(ValidationError, match="importance of model|say nothing about"):
+        with pytest.raises(ValidationError, match=says):
             type(planned.plan).model_validate(changed(planned.plan, asks=asks).model_dump())
 
 

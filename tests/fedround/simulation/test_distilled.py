@@ -151,12 +151,13 @@ def test_with_privacy_models_are_trained_by_the_agreed_mechanism_and_that_costs(
     assert np.array_equal(private.answers_NC, again.answers_NC)
 
 
-@pytest.mark.parametrize("privacy", [RECORD | {"unit": "site"}, RECORD | {"mechanism": "dp_ftrl"},
-                                     RECORD | {"adaptive": {"quantile": 0.5}}, RECORD | {"rounds": 2}],
-                         ids=["site", "dp-ftrl", "adaptive", "too few rounds"])
-def test_privacy_that_answers_would_not_keep_is_refused(privacy):
+@pytest.mark.parametrize(("privacy", "says"), [
+    (RECORD | {"unit": "site"}, "dp_sgd"), (RECORD | {"mechanism": "dp_ftrl"}, "dp_sgd"),
+    (RECORD | {"adaptive": {"quantile": 0.5}}, "dp_sgd"), (RECORD | {"rounds": 2}, "pays for 2 rounds")],
+    ids=["site", "dp-ftrl", "adaptive", "too few rounds"])
+def test_privacy_that_answers_would_not_keep_is_refused(privacy, says):
     plan = agreement(training={"local_steps": 3, "batch_size": 20, "learning_rate": 0.3}, privacy=privacy)
-    with pytest.raises(ContractError, match="dp_sgd|pays for 2 rounds"):
+    with pytest.raises(ContractError, match=says):
         fedmd(plan, parties(), PUBLIC, rounds=3, seed=0)
 
 
