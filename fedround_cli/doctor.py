@@ -66,6 +66,7 @@ def doctor(
 
 
 def _show(waiting: Waiting) -> None:
+    from tasks.doctor import Word
     from tasks.plan import in_words
 
     plan = waiting.plan
@@ -73,7 +74,7 @@ def _show(waiting: Waiting) -> None:
     waits = f"{waiting.missing} more of {many} must answer" if waiting.missing else "enough sites have answered"
     out.say("{} waits: {}, the quorum is {}", in_words(plan), waits, plan.quorum)
     for one in (*waiting.sites, *waiting.regions):
-        out.say(f"{'[green]✓[/]' if one.said == 'answered' else '[bold red]✗[/]'} {{}}: {{}}", one.site,
+        out.say(f"{'[green]✓[/]' if one.said is Word.ANSWERED else '[bold red]✗[/]'} {{}}: {{}}", one.site,
                 ": ".join(filter(None, (one.said, one.why))))
         if one.helps:
             out.say("    what helps: {}", one.helps)

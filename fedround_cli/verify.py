@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fedround.federation_log import Logged
     from infra.stores import ObjectStore
     from tasks.contribution import Public
-    from tasks.verify import FindingProof, RoundProof
+    from tasks.proofs import FindingProof, RoundProof
 
 
 @command

@@ -15,7 +15,8 @@ from fedround.privacy.spec import NoPrivacy
 from fedround.records import Begun
 from fedround.values import Digest, Name, PublicKey, ToolVersion, Value
 from infra.stores import ObjectStore
-from tasks.verify import RoundProof, verify_run
+from tasks.proofs import RoundProof
+from tasks.verify import verify_run
 
 
 class Certificate(Value):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import get_args
 
 from fedround import layout
@@ -24,13 +25,21 @@ from validation.updates import read_answer
 _LONGEST = 200
 
 
+class Word(StrEnum):
+    """What became of a plan at one who was asked."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    NOT_ADMITTED = "not admitted"
+    NOTHING = "nothing"
+
+
 @dataclass(frozen=True)
 class SaidToPlan:
     """What one site, or one region's coordinator, has said to the plan."""
 
     site: str
-    said: str
-    """answered, refused, not admitted, or nothing."""
+    said: Word
     why: str
     helps: str
 
@@ -46,12 +55,12 @@ class Waiting:
     @property
     def missing(self) -> int:
         """How many more answers the plan needs."""
-        return max(0, self.plan.quorum - sum(one.said == "answered" for one in self.sites))
+        return max(0, self.plan.quorum - sum(one.said is Word.ANSWERED for one in self.sites))
 
     @property
     def is_held(self) -> bool:
         """Whether it cannot go on: too few have answered, or a region has not added up."""
-        return self.missing > 0 or any(one.said != "answered" for one in self.regions)
+        return self.missing > 0 or any(one.said is not Word.ANSWERED for one in self.regions)
 
 
 @dataclass(frozen=True)
@@ -108,25 +117,25 @@ def _regions(coordinator: Coordinator, planned: Planned) -> Iterator[SaidToPlan]
         try:
             said = partial_sums.newest(coordinator.store, planned, region)
         except NOT_OURS as error:
-            yield SaidToPlan(region.name, "not admitted", one_line(str(error))[:_LONGEST],
+            yield SaidToPlan(region.name, Word.NOT_ADMITTED, one_line(str(error))[:_LONGEST],
                              "its operator looks at its log, and runs the same version as the coordinator")
             continue
-        yield (SaidToPlan(region.name, "answered", "", "") if said is not None else
-               SaidToPlan(region.name, "nothing", "it has not added up its members' updates: it is not running, is late, or "
-                          "cannot reach the store", "ask its operator to run 'fedround region start'"))
+        yield (SaidToPlan(region.name, Word.ANSWERED, "", "") if said is not None else
+               SaidToPlan(region.name, Word.NOTHING, "it has not added up its members' updates: it is not running, is late, "
+                          "or cannot reach the store", "ask its operator to run 'fedround region start'"))
 
 
 def _of_one(coordinator: Coordinator, asked: Planned, site: str) -> SaidToPlan:
     plan = asked.plan
     if (found := said_by(coordinator.store, plan, site)) is None:
-        return SaidToPlan(site, "nothing", "it is not running, is late, cannot reach the store, or is held by a pause",
+        return SaidToPlan(site, Word.NOTHING, "it is not running, is late, cannot reach the store, or is held by a pause",
                           "ask its operator for 'fedround site check'; 'fedround status' shows its last sign of life")
     try:
         member, revoked = coordinator.federation.site(site), coordinator.federation.revoked
         said: SiteAnswer = read_answer(found[1], plan, asked.digest, member, revoked)
     except NOT_OURS as error:
-        return SaidToPlan(site, "not admitted", one_line(str(error))[:_LONGEST], "its operator looks at its log, and runs "
+        return SaidToPlan(site, Word.NOT_ADMITTED, one_line(str(error))[:_LONGEST], "its operator looks at its log, and runs "
                           "the same version as the coordinator")
     if isinstance(said, Refusal):
-        return SaidToPlan(site, "refused", one_line(f"{said.reason}: {said.detail}")[:_LONGEST], HELPS[said.reason])
-    return SaidToPlan(site, "answered", "", "")
+        return SaidToPlan(site, Word.REFUSED, one_line(f"{said.reason}: {said.detail}")[:_LONGEST], HELPS[said.reason])
+    return SaidToPlan(site, Word.ANSWERED, "", "")

@@ -22,7 +22,8 @@ from fedround.synthetic.model import fitted
 from fedround.synthetic.said import Synthetic
 from infra.history import read_finding, read_plan
 from infra.stores import ObjectStore
-from tasks.verify import FindingProof, verify_run
+from tasks.proofs import FindingProof
+from tasks.verify import verify_run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,10 +19,8 @@ from fedround.contribution.said import Contribution
 from fedround.errors import ChainError, ContractError, LostError, NotFoundError, StoreDeniedError
 from fedround.federation import Federation
 from fedround.federation_log import Logged
-from fedround.privacy.spec import Privacy
-from fedround.records import Answer, Begun, Commit, CommittedRefusal, CommittedUpdate, Join, LogHead, Plan, Summed, Told
+from fedround.records import Answer, Checkpoint, Commit, CommittedRefusal, CommittedUpdate, Join, LogHead, Plan, Summed, Told
 from fedround.standing import MAX_WINDOW
-from fedround.statistics import Release
 from fedround.values import Charged, Purpose
 from infra import federation_log
 from infra.documents import NOT_OURS
@@ -34,90 +32,13 @@ from tasks.ask import totals_of
 from tasks.contribution import Public
 from tasks.past import Past
 from tasks.plan import Planned, in_words, planned_of
+from tasks.proofs import FindingProof, RoundProof
 from tasks.prove_regions import prove_regions
 from tasks.prove_sum import SumProof, prove_sum
 from tasks.recompute import Bench, recompute
 
 T = TypeVar("T", CommittedUpdate, CommittedRefusal, Told)
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class FindingProof:
-    """What was proven of a question that made no model."""
-
-    asked: Purpose
-    attempt: int
-    answers: tuple[str, ...]
-    refusals: tuple[str, ...]
-    totals: tuple[Release, ...]
-    """What all sites said together."""
-    signatures: int
-    hashes: int
-    unseen: tuple[str, ...] = ()
-    """Sites whose answers this credential may not read. If there are any, the totals cannot be added up again."""
-    lost: tuple[str, ...] = ()
-    """Sites whose answers were altered, or are gone, since: as `unseen`."""
-    excluded: tuple[str, ...] = ()
-    """Members that were not asked, as the agreed policy has it."""
-    revealed: tuple[str, ...] = ()
-    """Of a sum of masked answers: whose reveals may be read."""
-
-
-@dataclass(frozen=True)
-class RoundProof:
-    """What was proven of one round."""
-
-    round: int
-    commit: str
-    model: str
-    log: int
-    """The entry of the federation log that held."""
-    updates: tuple[str, ...]
-    refusals: tuple[str, ...]
-    signatures: int
-    hashes: int
-    aggregation: str = ""
-    privacy: Privacy | None = None
-    """What the plan asked of every site."""
-    partition: str = ""
-    """The only rows that the run trains on, which pay alone; empty: all."""
-    in_ledger: str = ""
-    """Their name in the sites' ledgers."""
-    chosen: str = ""
-    """What was chosen for the run when it began, in words; empty: nothing."""
-    after: Begun | None = None
-    """Of round 0: where its model comes from. Nothing is proven of that run but its commit."""
-    epsilons: Mapping[str, float | None] = field(default_factory=dict)
-    """What each site said it had spent on the run, as far as its answers may be read; None: without privacy."""
-    alone: Mapping[str, float | None] = field(default_factory=dict)
-    """The same if nobody else's noise counts, where noise is shared."""
-    left_out: tuple[str, ...] = ()
-    """Sites whose updates the aggregation left out: they are proven as the others are."""
-    excluded: tuple[str, ...] = ()
-    """Members that were not asked, as the agreed policy has it."""
-    revoked_since: tuple[str, ...] = ()
-    """Sites whose key was revoked later. It was valid then. Whoever revoked it may know from when on it was not safe."""
-    recomputed: bool = False
-    """Whether the model was computed again from the sites' stored updates, and is the same, byte for byte."""
-    not_recomputed: str = ""
-    """Why the model was not computed again, if that was asked for."""
-    unseen: tuple[str, ...] = ()
-    """Sites whose answers this credential may not read: a site sees its own, the coordinator and an auditor see all."""
-    lost: tuple[str, ...] = ()
-    """Sites whose answers or tensors were altered, or are gone, since the round was committed. Nothing is proven of those."""
-    memory_unseen: bool = False
-    """This credential may not read what the coordinator remembers of the sites: a site may not."""
-    findings: tuple[FindingProof, ...] = ()
-    """What was asked about this round's model, or beside it."""
-    revealed: tuple[str, ...] = ()
-    """Of a sum of masked answers: whose reveals may be read."""
-    regions: Mapping[str, str] = field(default_factory=dict)
-    """Whose partial sums were proven; and why a region has none that counts, as the coordinator says. Empty: no regions."""
-    shared_by: int | None = None
-    """With how many honest members the noise is shared; None: it is each site's own."""
-    contribution: str = ""
-    """Of what each site is said to have added: "recomputed", or "signed" and why it was not; empty: nothing is said."""
 
 
 def read_log(store: ObjectStore, coordinator: str) -> tuple[Logged, ...]:
@@ -222,10 +143,9 @@ class Trial:
     lost: list[str] = field(default_factory=list)
     """What members signed and is altered or gone, in words."""
 
-    def prove(self, head: Committed, before: Proven | None) -> tuple[RoundProof, Proven]:
-        """One committed round after `before`; None: the first."""
+    def _made(self, head: Committed, before: Proven | None, source: str) -> tuple[RoundProof, Federation, Checkpoint]:
+        """What is proven of a commit by itself: it continues `before`, and its model, state and memory are what it names."""
         commit, store = head.commit, self.store
-        source = f"round {commit.round} of run '{commit.run}'"
         last = None if before is None else before.committed
         after = (None, None, -1) if last is None else (last.digest, last.commit.model, last.commit.round)
         if (commit.parent, commit.base_model, commit.round - 1) != after:
@@ -245,15 +165,27 @@ class Trial:
             memory_unseen=remembered is None, partition="" if part is None else part.name,
             chosen="" if checkpoint.choice is None else checkpoint.choice.in_words,
             in_ledger="" if part is None else part.in_ledger, after=checkpoint.after)
+        return proof, members, checkpoint
+
+    def _begun(self, head: Committed, proof: RoundProof, members: Federation, checkpoint: Checkpoint,
+               source: str) -> RoundProof:
+        """The proof of a run's first commit, with that of what it begins with."""
+        if checkpoint.after is not None:
+            evidence.after(self.store, head.commit, checkpoint.after, self.coordinator, source)
+            return replace(proof, signatures=3, hashes=proof.hashes + 1)
+        if members.start is None:
+            return proof
+        evidence.start(self.store, head.commit, members.start, source)
+        return replace(proof, hashes=proof.hashes + 1)
+
+    def prove(self, head: Committed, before: Proven | None) -> tuple[RoundProof, Proven]:
+        """One committed round after `before`; None: the first."""
+        commit, store = head.commit, self.store
+        source = f"round {commit.round} of run '{commit.run}'"
+        proof, members, checkpoint = self._made(head, before, source)
         if before is None:
-            begun = Proven(head, partition=part, choice=checkpoint.choice)
-            if checkpoint.after is not None:
-                evidence.after(store, commit, checkpoint.after, self.coordinator, source)
-                return replace(proof, signatures=3, hashes=proof.hashes + 1), begun
-            if members.start is None:
-                return proof, begun
-            evidence.start(store, commit, members.start, source)
-            return replace(proof, hashes=proof.hashes + 1), begun
+            return (self._begun(head, proof, members, checkpoint, source),
+                    Proven(head, partition=checkpoint.partition, choice=checkpoint.choice))
         plan = read_plan(store, commit, self.coordinator)
         check_commit(commit, plan, members, source)
         check_agreed(plan, members, before, self.past, source)
@@ -295,7 +227,7 @@ class Trial:
             unseen=tuple(read.unseen), lost=(*read.gone, *(() if masked is None else masked.gone)),
             recomputed=why_not == "" and self.bench is not None, not_recomputed=why_not,
             revoked_since=tuple(site for site in used if members.site(site).key in self.log[-1].federation.revoked),
-        ), Proven(head, plan.task, part, checkpoint.choice, answers)
+        ), Proven(head, plan.task, checkpoint.partition, checkpoint.choice, answers)
 
     def prove_finding(self, purpose: Purpose, attempt: int, about: Proven) -> FindingProof:
         """Prove the result of a question about the model of a proven round."""

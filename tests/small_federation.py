@@ -41,12 +41,13 @@ from tasks.gather import gather
 from tasks.invitations import invite_region, invite_site
 from tasks.membership import add_member, create_coordinator, give_mandate
 from tasks.plan import Planned, plan_round
+from tasks.proofs import RoundProof
 from tasks.publish import publish
 from tasks.recompute import Bench
 from tasks.region import Post, create_region, open_region, serve
 from tasks.requests import NextRoundRequest
 from tasks.rotation import by_majority
-from tasks.verify import RoundProof, verify_run
+from tasks.verify import verify_run
 
 RECIPE = '''"""Two numbers, one logit."""
 import numpy as np

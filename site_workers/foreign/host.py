@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import IO
 
@@ -159,17 +160,22 @@ def _ask(command: list[str], environment: dict[str, str], scratch: Path, task: d
         finally:
             ended.stop()
             _keep(told, prints)
-    if ended.why == "cancelled":
+    if ended.why is _Why.CANCELLED:
         raise Cancelled("the client was stopped; nothing was released")
-    if ended.why == "time":
-        raise ContractError(f"the client was not done in {seconds:g} s")
-    if ended.why == "disk":
-        raise ContractError("the client was ended, because half of the free space of the disk was used up meanwhile")
-    if ended.why == "watch":
-        raise ContractError("the client was ended, because it could not be watched; the lines above say why")
+    if ended.why is not None:
+        raise ContractError(ended.why.value.format(seconds))
     if child.returncode != 0 and not body:
         raise ContractError(f"the client ended without an answer (exit {child.returncode}): {prints} has what it printed")
     return body
+
+
+class _Why(Enum):
+    """Why a client was ended, in words."""
+
+    CANCELLED = "the client was stopped"
+    TIME = "the client was not done in {:g} s"
+    DISK = "the client was ended, because half of the free space of the disk was used up meanwhile"
+    UNWATCHED = "the client was ended, because it could not be watched; the lines above say why"
 
 
 class _Watch:
@@ -180,7 +186,7 @@ class _Watch:
     def __init__(self, child: subprocess.Popen[bytes], cancelled: Callable[[], bool], seconds: float, disk: Path):
         self._child, self._cancelled, self._left_s = child, cancelled, seconds
         self._disk, self._least_free = disk, shutil.disk_usage(disk).free // 2
-        self.why: str | None = None
+        self.why: _Why | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
@@ -190,7 +196,7 @@ class _Watch:
             self._watch()
         except Exception:
             log.exception("the client cannot be watched any more")
-            self.why = "watch"
+            self.why = _Why.UNWATCHED
         if self.why is not None:
             end_now(self._child)
 
@@ -198,7 +204,8 @@ class _Watch:
         while self.why is None and not self._over.wait(_LOOK_S):
             self._left_s -= _LOOK_S
             full = shutil.disk_usage(self._disk).free < self._least_free
-            self.why = "cancelled" if self._cancelled() else "time" if self._left_s <= 0 else "disk" if full else None
+            self.why = (_Why.CANCELLED if self._cancelled() else _Why.TIME if self._left_s <= 0 else
+                        _Why.DISK if full else None)
 
     def stop(self) -> None:
         """It has said all that it will."""

@@ -25,8 +25,9 @@ from tasks.ask import MeasurementRequest, conclude, find, known, plan_question
 from tasks.doctor import diagnose
 from tasks.membership import add_member
 from tasks.plan import Planned
+from tasks.proofs import RoundProof
 from tasks.requests import RoundRequest
-from tasks.verify import RoundProof, verify_run
+from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import LABELS, NAMES, X1, SmallFederation, changed
 from tests.tasks.conftest import objects

@@ -8,7 +8,7 @@ import pytest
 
 from fedround.privacy.spec import NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
 from tasks.certificate import _spent
-from tasks.verify import RoundProof
+from tasks.proofs import RoundProof
 
 RECORD = RecordPrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20)
 SITE = SitePrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20)

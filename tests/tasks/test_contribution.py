@@ -23,9 +23,10 @@ from infra.history import read_commit
 from infra.model_registry import ModelRegistry
 from tasks.catch_up import catch_up, rebuild
 from tasks.contribution import Public, account, contributed, public_of, settle, tell
+from tasks.proofs import RoundProof
 from tasks.recompute import Bench
 from tasks.report import page, records
-from tasks.verify import RoundProof, verify_run
+from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import SmallFederation
 

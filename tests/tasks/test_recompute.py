@@ -33,8 +33,9 @@ from fedround.terms import Agreed, Together
 from infra.stores import DirectoryStore, ObjectStore
 from site_workers import authorise
 from tasks.agreed import Proven, check_agreed
+from tasks.proofs import RoundProof
 from tasks.recompute import Bench
-from tasks.verify import RoundProof, verify_run
+from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import SmallFederation, changed
 
