@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -106,7 +105,7 @@ def register_contribution(coordinator: Coordinator, run: str, number: int, accou
     """Keep what every site added to a run until this round in the model store, as the tag `<run>/contribution-<round>`."""
     known = {f"{name}_{one.site}": value for one in accounts for name, value in (
         ("contribution", one.value), ("contribution_low", one.low), ("contribution_high", one.high), ("points", one.points))}
-    _registry(coordinator.folder / "models").note(f"{run}/contribution-{number:05d}", {
+    ModelRegistry.open(coordinator.folder / "models").note(f"{run}/contribution-{number:05d}", {
         name: value for name, value in known.items() if value is not None})
 
 
@@ -247,13 +246,7 @@ def _register(coordinator: Coordinator, commit: Commit, record: RoundRecord) -> 
     checkpoint = read_checkpoint(coordinator.store, commit, coordinator.key)
     model = read_named(coordinator.store, layout.model(commit.model), commit.model, f"model of round {commit.round}",
                        by="commit", max_bytes=checkpoint.model.size_bytes)
-    _registry(coordinator.folder / "models").register(checkpoint, model, record.numbers)
-
-
-@functools.lru_cache(maxsize=1)
-def _registry(folder: Path) -> ModelRegistry:
-    """One per process: opening costs more than registering."""
-    return ModelRegistry.open(folder)
+    ModelRegistry.open(coordinator.folder / "models").register(checkpoint, model, record.numbers)
 
 
 def _in_words(value: Value) -> str:

@@ -77,7 +77,7 @@ def test_two_histories_of_two_halves_and_every_site_refuses_the_next_round(two: 
 
 
 def test_sightings_of_the_others_cannot_be_made_up(two: tuple[SmallFederation, SmallFederation]):
-    """He adds the other half's sightings of their plan to this half's commit."""
+    """The coordinator adds the other half's sightings of their plan to this half's commit."""
     one, other = two
     edit = other.root / "coordinator" / "federation.toml"
     edit.write_text(edit.read_text().replace("deadline_s = 60", "deadline_s = 61"))

@@ -14,7 +14,6 @@ from fedround.errors import ContractError
 from fedround.signing import digest
 from infra.history import read_commit
 from infra.model_registry import ModelRegistry
-from tasks import report as reporting
 from tasks.ask import conclude, plan_question
 from tasks.catch_up import catch_up, rebuild
 from tasks.coordinator import Coordinator
@@ -87,7 +86,6 @@ def test_a_round_that_was_committed_and_not_reported_is_reported_by_the_next_pro
         (twin.folder / name).symlink_to(coordinator.folder / name)
     answered.federation.commit(answered.planned, coordinator)                # and dies
     catch_up(coordinator, "spring")
-    reporting._registry.cache_clear()
     written(twin, answered)
     mine, others = records(coordinator, "spring")[-1], records(twin, "spring")[-1]
     assert (mine.seconds, others.seconds) == (0.0, 1.5)
@@ -145,7 +143,6 @@ def test_versions_and_reports_of_a_lost_folder_are_written_again_from_the_store(
     before = records(coordinator, "spring")[-1]
     for lost in ("models", "models-data", "reports"):
         shutil.rmtree(coordinator.folder / lost)
-    reporting._registry.cache_clear()
     assert list(rebuild(coordinator, "spring")) == [1, 2]
     assert untimed(records(coordinator, "spring")[-1]) == untimed(before)
     assert [record.round for record in records(coordinator, "spring")] == [1, 2]
@@ -156,7 +153,7 @@ def test_versions_and_reports_of_a_lost_folder_are_written_again_from_the_store(
 
 
 def test_the_loser_of_a_race_reports_what_the_winner_committed(answered: Answered, tmp_path: Path):
-    """He had admitted east; the commit that won had not."""
+    """It had admitted east; the commit that won had not."""
     store = answered.store()
     loser = answered.coordinator(store, tmp_path)
     for name in ("approved", "test.parquet"):
