@@ -68,8 +68,11 @@ class Mapped(TorchFunctionMode):
 
     def linear(self, func: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """(…, I) to (…, O)."""
-        made: torch.Tensor = func(x, weight, bias)
-        return made
+        if bias is None or x.ndim != 2:
+            made: torch.Tensor = func(x, weight, bias)
+            return made
+        made = func(x, weight)
+        return made + bias      # the same bits: torch maps both at once in these two steps, and some more
 
     def convolution(self, func: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None,
                     stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> torch.Tensor:

@@ -28,9 +28,9 @@ def whom(agreed: Agreement, weights: Mapping[str, float], wanted: Collection[str
     Raises ContractError if the policy leaves fewer than the quorum.
     """
     excluded = exclusions(agreed, [*weights], number, past)
-    out = {exclusion.site for exclusion in excluded}
+    out, there = {exclusion.site for exclusion in excluded}, set(wanted)
     left = tuple(name for name in weights if name not in out)
-    asked = tuple(name for name in left if name in wanted)
+    asked = tuple(name for name in left if name in there)
     if agreed.selection is None or chance is None:
         return asked, excluded
     return selected(agreed.selection, asked, weights, standings(past, left), chance), excluded

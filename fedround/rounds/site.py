@@ -238,7 +238,7 @@ def _of_each_model(terms: Terms, inputs: Inputs) -> list[Inputs]:
 
 def rest_at(begun: Rest, kept: Kept) -> Rest:
     """What the model has at a site besides what travels: the private part as it was kept, or as it begins."""
-    return Rest(kept.models.get(PRIVATE, begun.private), begun.frozen)
+    return Rest(kept.models[PRIVATE], begun.frozen) if PRIVATE in kept.models else begun
 
 
 def shift_of(terms: Terms, served: Vectors, kept: Kept) -> Float32 | None:

@@ -37,7 +37,7 @@ from fedround.learning.learn import learn
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.recipe import Recipe, initial
 from fedround.learning.spec import LocalTraining
-from fedround.learning.tasks import Metrics, Scored, check_numbers
+from fedround.learning.tasks import Metrics, Scored
 from fedround.privacy.clipping import next_privacy
 from fedround.privacy.spec import DpSgd, GradientPrivacy, NoMechanism
 from fedround.records import Evaluate, Train
@@ -256,12 +256,11 @@ class _Run:
         if (told := self._public(model)) is None:
             return None
         try:
-            check_numbers(told)
+            return self._recipe.task.metrics(told)
         except DivergedError as error:          # the first of them is told; the rounds after it are like it
             if not any("on the public rows" in note for note in self.notes):
                 self.notes.append(f"from round {number} on the public rows: {error}")
             return None
-        return self._recipe.task.metrics(told)
 
     def _public(self, model: Tensors) -> Scored | None:
         """The model on the public rows; None without any, or where only a site knows its whole model."""

@@ -5,9 +5,10 @@ Legend: S sites, R the most rows that one of them has, B rows of a batch, padded
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +28,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class Job:
+class Job(NamedTuple):
     """What one site does in one round."""
 
     site: str
@@ -153,7 +153,7 @@ class Batches:
 
         self._pool, self._draws, self._sites = pool, draws, [job.site for job in jobs]
         self._rows_S = np.array([pool.count[job.site] for job in jobs])
-        self._rate_S = np.array([_rate(job, training, pool.count[job.site]) for job in jobs])
+        self._rate_S = np.array(_rates(jobs, pool, training))
         self.expected_S = self._rate_S * self._rows_S
         """What each site divides its sums by: the expected batch."""
         self._first_S1 = torch.tensor([pool.first[job.site] for job in jobs])[:, None]
@@ -183,6 +183,7 @@ class Batches:
         return self._pool.rows.at(row_SB), valid_SB
 
 
-def _rate(job: Job, training: LocalTraining, rows: int) -> float:
-    mechanism = job.mechanism
-    return mechanism.sampling_rate if isinstance(mechanism, DpSgd) else training.sampling_rate(rows)
+def _rates(jobs: Sequence[Job], pool: Pool, training: LocalTraining) -> list[float]:
+    of_rows = functools.cache(training.sampling_rate)       # many sites have equally many
+    return [job.mechanism.sampling_rate if isinstance(job.mechanism, DpSgd) else of_rows(pool.count[job.site])
+            for job in jobs]

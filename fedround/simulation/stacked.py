@@ -112,7 +112,7 @@ class Stacked:
             for step in range(max(done)):
                 parts, surplus = self._gradients(weights, jobs, batches.next(), draws)
                 active_S = ones_S if step < fewest else (step < done_S).float()
-                moved_S = share_S * active_S
+                moved_S = share_S if step < fewest else share_S * active_S
                 if surplus is not None:
                     surplus_S += surplus * active_S
                 if descent is None:

@@ -34,8 +34,9 @@ def plain_sum(objective: Objective, weights: Parts, rows: Rows) -> Parts:
 
     batch, valid_SB = rows
     leaves = {name: part.detach().requires_grad_() for name, part in weights.items()}
-    total = (over_sites(objective.losses)(leaves, batch) * valid_SB).sum()
-    return dict(zip(leaves, torch.autograd.grad(total, list(leaves.values()), materialize_grads=True), strict=True))
+    losses_SB = over_sites(objective.losses)(leaves, batch)
+    found = torch.autograd.grad(losses_SB, list(leaves.values()), valid_SB, materialize_grads=True)
+    return dict(zip(leaves, found, strict=True))
 
 
 def clipped_sum(tape: Tape, weights: Parts, rows: Rows, clip_norm: float) -> tuple[Parts, torch.Tensor]:

@@ -94,8 +94,8 @@ class Classify(Binned):
         if self.classes == 2:
             return binary_cross_entropy_with_logits(outputs, labels_B.to(outputs.dtype), reduction="none")
         # `cross_entropy` gives the same bits; mapped over rows or sites, torch takes it apart in Python.
-        chance_B1: torch.Tensor = log_softmax(outputs, 1).gather(1, labels_B[:, None])
-        return -chance_B1[:, 0]
+        chance_B1: torch.Tensor = log_softmax(outputs, 1).gather(1, labels_B.unsqueeze(1))
+        return -chance_B1.squeeze(1)
 
     @property
     def outputs_each(self) -> int:
