@@ -29,6 +29,11 @@ class Batch(NamedTuple):
         """B."""
         return len(next(iter(self.inputs.values())))
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether somebody has written into it since it was made: a model may change its inputs in place."""
+        return any(part._version > 0 for part in self.named.values())
+
     def at(self, rows: Any) -> Batch:
         """These rows: places, a slice, or a bool for each."""
         return Batch({name: part[rows] for name, part in self.inputs.items()},

@@ -139,8 +139,10 @@ class Pool:
         self._whole: tuple[list[str], tuple[Batch, torch.Tensor]] | None = None
 
     def whole(self, sites: list[str], gather: Callable[[], tuple[Batch, torch.Tensor]]) -> tuple[Batch, torch.Tensor]:
-        """All rows of these sites, which `gather` brings together; the last ones are at hand, for the next round."""
-        if self._whole is None or self._whole[0] != sites:
+        """All rows of these sites, which `gather` brings together; the last ones are at hand, for the next step and round,
+        unless the model has written into them.
+        """
+        if self._whole is None or self._whole[0] != sites or self._whole[1][0].is_changed:
             self._whole = sites, gather()
         return self._whole[1]
 
@@ -157,17 +159,15 @@ class Batches:
         self.expected_S = self._rate_S * self._rows_S
         """What each site divides its sums by: the expected batch."""
         self._first_S1 = torch.tensor([pool.first[job.site] for job in jobs])[:, None]
-        self._always: tuple[Batch, torch.Tensor] | None = None
+        self._all_SR: torch.Tensor | None = None
 
     def next(self) -> tuple[Batch, torch.Tensor]:
         """Rows, (S, B, ...), and 1 for every one that is there, (S, B)."""
-        if self._always is not None:
-            return self._always
-        chosen_SR = self._draws.chosen(self._rate_S, self._rows_S)
+        chosen_SR = self._draws.chosen(self._rate_S, self._rows_S) if self._all_SR is None else self._all_SR
         if (self._rate_S < 1).any():
             return self._gather(chosen_SR)
-        self._always = self._pool.whole(self._sites, lambda: self._gather(chosen_SR))       # every row in every step
-        return self._always
+        self._all_SR = chosen_SR                # every row in every step
+        return self._pool.whole(self._sites, lambda: self._gather(chosen_SR))
 
     def _gather(self, chosen_SR: torch.Tensor) -> tuple[Batch, torch.Tensor]:
         import torch

@@ -51,7 +51,7 @@ class Stacked:
         from fedround.learning.tape import Tape
 
         self._recipe, self._training, self._model = recipe, training, recipe.build_model()
-        self._sample = sample.at(slice(1))
+        self._sample = sample.at([0])               # a copy: the model may write into it
         check_model(self._model, recipe.name)
         self._objective = recipe.objective(self._model, training)
         self._tape = Tape(lambda weights, row: self._objective.losses(weights, row.at(None)).sum())

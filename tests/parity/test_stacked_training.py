@@ -116,7 +116,9 @@ def compare(recipe: Recipe, kind: str, training: LocalTraining, steps=(None,) * 
     rows, base = [rows_of(size, size) for size in SIZES], initial_tensors(recipe, 1)
     jobs = [Job(f"site-{place}", mechanism, steps=limit, shift_D=shift) for place, (mechanism, limit, shift)
             in enumerate(zip(mechanisms(kind), steps, shifts, strict=True))]
-    learnt = Stacked(recipe, training, rows[0]).train(base, jobs, pool_of(jobs, rows), Streams(len(jobs)))
+    stacked = Stacked(recipe, training, rows[0])
+    assert stacked.why_not(jobs[0].mechanism) is None
+    learnt = stacked.train(base, jobs, pool_of(jobs, rows), Streams(len(jobs)))
     for place, job in enumerate(jobs):
         alone = train(recipe, base, rows[place], training, job.mechanism, own(place), lambda: False,
                                 shift_D=job.shift_D, time_is_up=up_after(job.steps))
@@ -185,6 +187,29 @@ def test_a_row_whose_gradient_is_not_finite_counts_as_zero(layer):
     learnt = Stacked(recipe, TRAINING, rows[0]).train(base, jobs, pool_of(jobs, rows), Streams(2))
     alone = train(recipe, base, rows[0], TRAINING, sgd, own(0), lambda: False)
     assert learnt.delta_SD[0] == pytest.approx(flatten(alone.delta), abs=3e-5)
+
+
+@pytest.mark.parametrize(("kind", "batch_size"), [("none", 8), ("none", 64), ("dp_sgd", 8)])
+def test_a_model_may_change_its_inputs_in_place(kind, batch_size):
+    class Halving(nn.Linear):
+        def forward(self, x):
+            x *= 0.5
+            return super().forward(x)
+
+    recipe = dataclasses.replace(recipe_of("mlp"), build_model=lambda: Halving(8, 3))
+    compare(recipe, kind, TRAINING.model_copy(update={"batch_size": batch_size}))
+
+
+def test_whether_a_model_can_be_stacked_is_tried_on_no_sites_own_memory():
+    class Zeroing(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.zero_())
+
+    rows = rows_of(2, 1)
+    stacked = Stacked(dataclasses.replace(recipe_of("mlp"), build_model=lambda: Zeroing(8, 3)), TRAINING, rows)
+    assert stacked.why_not(NoMechanism()) is None
+    assert stacked.sites_at_once(2, private=False) > 1
+    assert rows.inputs["x"].all()
 
 
 def test_what_cannot_be_stacked_says_why():
