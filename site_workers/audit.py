@@ -208,7 +208,7 @@ def read(folder: Path) -> tuple[Event, ...]:
 
 def leaving(entry: outbox.Entry, now: datetime) -> list[Left]:
     """What leaves when this entry of the outbox is uploaded: the tensors, and then the answer that commits to them."""
-    return [Left(utc=utc(now), plan=entry.body["plan"], kind=kind, key=key, sha256=sha256, size_bytes=size)
+    return [Left(utc=utc(now), plan=entry.body.plan, kind=kind, key=key, sha256=sha256, size_bytes=size)
             for kind, key, sha256, size in _objects(entry)]
 
 
@@ -224,10 +224,8 @@ def _logged(events: Iterable[Event]) -> set[tuple[str, str]]:
 
 def _objects(entry: outbox.Entry) -> Iterator[tuple[str, str, str, int]]:
     answer = entry.answer
-    if entry.payload_key is not None:
-        said = entry.payload_said
-        what = "tensors" if entry.body.get("update") is not None else "file"
-        yield what, entry.payload_key, said["sha256"], said["size_bytes"]
+    if entry.payload_key is not None and (said := entry.body.payload) is not None:
+        yield "file" if entry.body.update is None else "tensors", entry.payload_key, said.sha256, said.size_bytes
     yield entry.kind, entry.answer_key, hashlib.sha256(answer).hexdigest(), len(answer)
 
 

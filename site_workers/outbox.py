@@ -6,20 +6,18 @@ not at all, and stays. Under a passphrase its files are encrypted (`safe`).
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
 
 from fedround import layout
 from fedround.errors import ContractError, SetupError
 from fedround.files import make_folders, sync_folder, take_place
-from fedround.records import ANSWERS, Answer, Plan
-from fedround.values import Purpose
+from fedround.records import Plan
+from site_workers.kept_document import KeptBody, KeptDocument
 from site_workers.safe import Safe
 
 _ANSWER, _PAYLOAD, _SENT, _REFUSAL = "answer.json", "delta.safetensors", "sent", "-refusal-"
@@ -43,13 +41,13 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """The digest of the signed document."""
-        return str(_said(self.safe, self.folder)["kind"])
+        """Of the signed document."""
+        return _said(self.safe, self.folder).kind
 
     @property
-    def body(self) -> dict[str, Any]:
+    def body(self) -> KeptBody:
         """What the answer says."""
-        return dict(_said(self.safe, self.folder)["body"])
+        return _said(self.safe, self.folder).body
 
     @property
     def payload(self) -> Path | bytes | None:
@@ -67,11 +65,6 @@ class Entry:
         return self.folder / _JOURNAL
 
     @property
-    def payload_said(self) -> dict[str, Any]:
-        """What the answer says of that file."""
-        return dict(_payload_of(self.body) or {})
-
-    @property
     def sent(self) -> bool:
         """Whether every byte is known to have arrived."""
         return (self.folder / _SENT).exists()
@@ -86,7 +79,7 @@ class Entry:
 def plan_of(safe: Safe, plan: Plan) -> str | None:
     """The digest of the plan that this site answered for the same round and purpose, if it has answered one."""
     place = _place(safe.folder, plan.run, plan.asks.kind, plan.round, plan.attempt)
-    return str(_said(safe, place)["body"]["plan"]) if (place / _ANSWER).exists() else None
+    return _said(safe, place).body.plan if (place / _ANSWER).exists() else None
 
 
 def find(safe: Safe, plan: Plan) -> Entry | None:
@@ -183,14 +176,14 @@ def updates(safe: Safe, run: str, before: int) -> list[Given]:
     found = []
     for folder in _folders(safe, f"{run}/train/*/[0-9][0-9]"):
         number, attempt = int(folder.parent.name), int(folder.name)
-        if number < before and (update := _said(safe, folder)["body"]["update"]) is not None:
-            found.append(Given(number, attempt, update["mechanism"]["kind"]))
+        if number < before and (update := _said(safe, folder).body.update) is not None:
+            found.append(Given(number, attempt, update.mechanism.kind))
     return sorted(found, reverse=True)
 
 
 def refusals(safe: Safe, reasons: Collection[str]) -> int:
     """How many refusals the site has given for one of these reasons, ever."""
-    return sum(_said(safe, folder)["body"]["reason"] in reasons for folder in _folders(safe, f"*/*/*/*{_REFUSAL}*"))
+    return sum(_said(safe, folder).body.reason in reasons for folder in _folders(safe, f"*/*/*/*{_REFUSAL}*"))
 
 
 def has(safe: Safe, key: str) -> bool:
@@ -242,42 +235,23 @@ def _folders(safe: Safe, pattern: str) -> list[Path]:
     return sorted(folder for folder in found if _PLACE.fullmatch(f"{folder.parent.name}/{folder.name}"))
 
 
-def _said(safe: Safe, folder: Path) -> dict[str, Any]:
+def _said(safe: Safe, folder: Path) -> KeptDocument:
     """The signed document of an entry. Raises ContractError if it is not what was kept there."""
     path = folder / _ANSWER
     try:
-        said = json.loads(safe.read_signed(path))
-        body = said["body"]
-        if not (isinstance(body["plan"], str) and isinstance(body["site"], str) and body["asked"] in get_args(Purpose)
-                and said["kind"] in ANSWERS and (_describes_an_answer(body) if said["kind"] == Answer.kind
-                                                 else isinstance(body["reason"], str))):
-            raise ValueError
-    except (OSError, SetupError, ValueError, KeyError, TypeError, RecursionError):
+        return KeptDocument.model_validate_json(safe.read_signed(path))
+    except (OSError, SetupError, ValueError, RecursionError):
         raise ContractError(f"{path} is damaged: it is not the answer that this site kept. Restore the outbox from your "
                             "backup, with the ledger and the audit log of the same day; there is none: move the entry away, "
                             "and run 'fedround site recover'") from None
-    return dict(said)
-
-
-def _describes_an_answer(body: dict[str, Any]) -> bool:
-    update, payload = body["update"], _payload_of(body)
-    return (update is None or isinstance(update["mechanism"]["kind"], str)) and (payload is None or (
-        isinstance(payload["sha256"], str) and isinstance(payload["size_bytes"], int)))
-
-
-def _payload_of(body: dict[str, Any]) -> dict[str, Any] | None:
-    """What an answer says of the file beside it; None: there is none. As `Answer.payload`."""
-    said = body.get("update") or body.get("masked")
-    found = body.get("material") if said is None else said["payload"]
-    return None if found is None else dict(found)
 
 
 def _entry(safe: Safe, folder: Path) -> Entry:
     run, _, number, name = folder.relative_to(safe.folder / "outbox").parts
     attempt, _, refusal = name.partition(_REFUSAL)
-    body = _said(safe, folder)["body"]
-    plan = body["site"], run, int(number), int(attempt), body["asked"]
+    body = _said(safe, folder).body
+    plan = body.site, run, int(number), int(attempt), body.asked
     if refusal:
         return Entry(safe, folder, layout.refusal(*plan, int(refusal)), None)
-    tensors = layout.delta(*plan[:4]) if body.get("update") is not None else layout.payload(*plan)
-    return Entry(safe, folder, layout.answer(*plan), None if _payload_of(body) is None else tensors)
+    tensors = layout.delta(*plan[:4]) if body.update is not None else layout.payload(*plan)
+    return Entry(safe, folder, layout.answer(*plan), None if body.payload is None else tensors)

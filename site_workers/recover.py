@@ -24,7 +24,7 @@ from fedround.records import ANSWERS, Answer, Commit, Join, Plan, SiteAnswer
 from fedround.rounds.campaign import counts_leave
 from fedround.rounds.offer import Offer, offer
 from fedround.sightings import answers_to
-from fedround.signing import MAX_DOCUMENT_BYTES, digest
+from fedround.signing import MAX_DOCUMENT_BYTES, digest, envelope
 from fedround.spoken import how_many
 from fedround.values import Digest, Purpose, parse
 from infra.documents import NOT_OURS
@@ -231,7 +231,7 @@ def _charge(site: Site, federation: str, run: str | None, number: int, purpose: 
 def _kept(site: Site) -> Iterator[SiteAnswer]:
     """What is in the outbox: a ledger that was restored alone has forgotten it too."""
     for entry in outbox.entries(site.safe):
-        yield parse(ANSWERS[entry.kind], entry.body, f"{entry.folder}")
+        yield parse(ANSWERS[entry.kind], envelope(entry.answer, f"{entry.folder}").body, f"{entry.folder}")
 
 
 def _history(site: Site, keys: frozenset[str]) -> _History:

@@ -60,8 +60,9 @@ def send(site: Site, entry: Entry) -> None:
         return
     audit.record(site.folder, *audit.leaving(entry, site.clock()))
     store = Metered(site.store, traffic := Traffic())
-    if entry.payload_key is not None and (payload := entry.payload) is not None:
-        publish(store, entry.payload_key, payload, sha256=entry.payload_said["sha256"], journal=entry.journal)
+    said, payload = entry.body.payload, entry.payload
+    if entry.payload_key is not None and said is not None and payload is not None:
+        publish(store, entry.payload_key, payload, sha256=said.sha256, journal=entry.journal)
     publish(store, entry.answer_key, entry.answer)
     entry.mark_sent()
     log.info("sent %s: %d bytes, %.1f s of waiting for the store, %d round trips", entry.answer_key, traffic.sent_bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -32,8 +33,8 @@ def allow(federation: Summing, **changes: object) -> None:
 
 
 def said(federation: Summing, planned: Planned) -> dict:
-    (entry,) = [one for one in outbox.entries(federation.site("north").safe) if one.body["plan"] == planned.digest]
-    return entry.body
+    (entry,) = [one for one in outbox.entries(federation.site("north").safe) if one.body.plan == planned.digest]
+    return json.loads(entry.answer)["body"]
 
 
 def test_alone_no_more_is_spent_than_the_policy_says_and_without_a_line_no_more_than_together(sums: Summing):
@@ -65,7 +66,7 @@ def test_more_rows_than_a_sum_has_room_for_are_not_added(sums: Summing):
     assert sums.answer("north", planned) == "refusal"
     assert "1.5 times the rows" in said(sums, planned)["detail"]
     rows(450, 0).to_parquet(sums.root / "data" / "north" / "train.parquet")
-    shutil.rmtree(next(one.folder for one in outbox.entries(sums.site("north").safe) if one.body["plan"] == planned.digest))
+    shutil.rmtree(next(one.folder for one in outbox.entries(sums.site("north").safe) if one.body.plan == planned.digest))
     assert sums.answer("north", planned) == "waits"
 
 
