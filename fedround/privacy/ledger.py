@@ -137,8 +137,9 @@ def charge(ledger: Ledger, charge: Charge, max_epsilon: float, max_epsilon_site:
                               "both kinds overlap; nothing was charged. Answer the same plan again: then all rows pay")
         home = current.book.room_for(charge) if charge.campaign else None
         entry = charge if home is None else charge.model_copy(update={"campaign": home.lots})
+        after = _extended(current, entry, current.head)
         for bound in bounds:
-            _check_bound(current, entry, bound)
+            _check_bound(current, after, entry, bound)
         head = file.append(entry.model_dump(mode="json"))
     return _extended(current, entry, head)
 
@@ -195,19 +196,19 @@ def _most(ledger: Ledger, delta_dp: float, run: str | None, unit: Unit, partitio
     return max(epsilon_of_batches(asked, delta_dp, unit) for asked in told)
 
 
-def _check_bound(ledger: Ledger, charge: Charge, bound: Bound) -> None:
+def _check_bound(before: Ledger, after: Ledger, charge: Charge, bound: Bound) -> None:
     if math.isinf(bound.epsilon):
         return
-    def cost(book: Ledger) -> float:
-        return held(book, bound.delta_dp, bound.run, bound.unit, alone=bound.alone)
 
-    after = cost(_extended(ledger, charge, ledger.head))
-    if after > bound.epsilon:
+    def cost(ledger: Ledger) -> float:
+        return held(ledger, bound.delta_dp, bound.run, bound.unit, alone=bound.alone)
+
+    if cost(after) > bound.epsilon:
         raise BudgetError(
-            f"data set '{ledger.dataset}': round {charge.round} of run '{charge.run}' would bring the epsilon of a "
+            f"data set '{before.dataset}': round {charge.round} of run '{charge.run}' would bring the epsilon of a "
             f"{bound.unit} {'' if bound.run is None else 'in this run '}"
-            f"{'as if nobody else added noise ' if bound.alone else ''}from {cost(ledger):.6f} to {after:.6f} at delta_dp "
-            f"{bound.delta_dp}, and {bound.whose} {bound.epsilon:g}; nothing was charged")
+            f"{'as if nobody else added noise ' if bound.alone else ''}from {cost(before):.6f} to {cost(after):.6f} at "
+            f"delta_dp {bound.delta_dp}, and {bound.whose} {bound.epsilon:g}; nothing was charged")
 
 
 def _continued(ledger: Ledger, file: chain.Appender[_Opening, _Entry]) -> Ledger:
