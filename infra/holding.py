@@ -22,7 +22,8 @@ CHANGED = ("prefect.deployment.updated", *(f"prefect.{what}.{how}" for what in (
                                            for how in ("updated", "paused", "ready", "not-ready")))
 """The events after which a pool's work may be held, or not any more."""
 
-GOOD_FOR_S = 10.0
+GOOD_FOR_S = 30.0
+"""Events tell what was changed. For one that is lost this is as long as the pause between two polls."""
 
 
 class Holding:
