@@ -36,10 +36,10 @@ class Counted(S3Store):
 
     asked, lists = 0, 0
 
-    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, sha256: str | None = None) -> bytes:
         """See ObjectStore."""
         Counted.asked += 1
-        return super().get(key, max_bytes=max_bytes, compare=compare)
+        return super().get(key, max_bytes=max_bytes, sha256=sha256)
 
     def list(self, prefix: str) -> Iterator[str]:
         """See ObjectStore."""

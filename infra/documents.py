@@ -89,14 +89,14 @@ def read_named(store: ObjectStore, key: str, sha256: Digest, source: str, *, by:
 
     source, by: what they are and what names them, for the message. Raises TooLargeError if they are more than `max_bytes`.
     """
-    def read(*, compare: bool) -> bytes:
-        return there(lambda: store.get(key, max_bytes=max_bytes, compare=compare))
+    def read(known: Digest | None = None) -> bytes:
+        return there(lambda: store.get(key, max_bytes=max_bytes, sha256=known))
 
     try:
-        if digest(body := read(compare=False)) == sha256:
-            return body
-        # The store's own digest tells whether these bytes lie there, or were altered on the way.
-        return judged(lambda: read(compare=True), lambda body: compared(body, sha256, source, by), source)
+        try:
+            return read(sha256)
+        except TrustError:      # the store's own digest tells whether these bytes lie there, or were altered on the way
+            return judged(read, lambda body: compared(body, sha256, source, by), source)
     except NotFoundError:
         raise ChainError(f"{source}: is not in the store") from None
 

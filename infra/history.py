@@ -39,17 +39,26 @@ class Committed:
     digest: Digest
 
 
-def last_round(store: ObjectStore, run: str, coordinator: str, seen: int | None = None) -> int | None:
+def last_round(store: ObjectStore, run: str, coordinator: str, seen: Committed | None = None) -> int | None:
     """The number of the last committed round; None if the run has not begun.
 
-    seen: a round that the caller has seen committed. If its commit is still there, the store is asked for those after it, one
-    by one; otherwise for a list of all, which takes longer with every round.
+    seen: a round that the caller has seen committed. If these very bytes are still there, they are not verified again, and
+    the store is asked for the rounds after it, one by one; otherwise for a list of all, which takes longer with every round.
     """
-    if seen is not None and _is_committed(store, run, seen, coordinator):
-        while _is_committed(store, run, seen + 1, coordinator):
-            seen += 1
-        return seen
+    if seen is not None and _lies_there(store, seen):
+        number = seen.commit.round
+        while _is_committed(store, run, number + 1, coordinator):
+            number += 1
+        return number
     return last_round_of(store.list(layout.rounds(run)), store, run, coordinator)
+
+
+def _lies_there(store: ObjectStore, seen: Committed) -> bool:
+    key = layout.commit(seen.commit.run, seen.commit.round)
+    try:
+        return digest(store.get(key, max_bytes=MAX_DOCUMENT_BYTES)) == seen.digest
+    except NOT_OURS:
+        return False
 
 
 def _is_committed(store: ObjectStore, run: str, number: int, coordinator: str) -> bool:

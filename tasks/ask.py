@@ -19,7 +19,7 @@ from fedround.statistics import Release, Statistic, total
 from fedround.statistics.partitions import Partition
 from fedround.values import Name
 from infra.documents import NOT_OURS
-from infra.history import Committed, findings, read_commit, read_finding, read_plan_at
+from infra.history import Committed, findings, read_finding, read_plan_at
 from infra.stores import put_first
 from tasks.begin import head_of
 from tasks.collected import Collected
@@ -77,10 +77,9 @@ def known(coordinator: Coordinator, request: RoundRequest) -> Finding | None:
     Raises as `plan_question`.
     """
     _check_leaves(coordinator)
-    if (number := coordinator.last_round(request.run)) is None:
+    if (head := coordinator.head(request.run)) is None:
         asked_with(coordinator.federation, request)
         return None
-    head = read_commit(coordinator.store, request.run, number, coordinator.key)
     settled = _settled(coordinator, head, request)
     return None if settled is None else find(coordinator, settled)
 

@@ -35,11 +35,10 @@ def head_of(coordinator: Coordinator, run: str, partition: Partition | None = No
     partition: on which rows a new run trains; None: all. after: the run with whose last model a new one begins. choice: what
     was chosen for a new run. how: round 0 is committed; None: by this coordinator alone.
     """
-    number = coordinator.last_round(run)
-    if number is None:
-        _begin(coordinator, run, partition, after, choice, how or put_alone)
-        number = 0
-    return read_commit(coordinator.store, run, number, coordinator.key)
+    if (head := coordinator.head(run)) is not None:
+        return head
+    _begin(coordinator, run, partition, after, choice, how or put_alone)
+    return read_commit(coordinator.store, run, 0, coordinator.key)
 
 
 @dataclass(frozen=True)
@@ -109,19 +108,18 @@ def _anew(body: bytes, rest: Rest, start: bytes | None) -> Beginning:
 
 def _after(coordinator: Coordinator, run: str, after: str, schema: Schema, *, has_rest: bool) -> Beginning:
     """The last model of another run. Raises ContractError if there is none, or if it is a model of another kind."""
-    key, number = coordinator.key, coordinator.last_round(after)
-    if not number:
+    head = coordinator.head(after)
+    if head is None or head.commit.round == 0:
         raise ContractError(f"run '{after}' has no committed round, so run '{run}' cannot begin with its model: check the "
                             "name, or begin without it")
-    head = read_commit(coordinator.store, after, number, key)
-    found = read_checkpoint(coordinator.store, head.commit, key)
+    found = read_checkpoint(coordinator.store, head.commit, coordinator.key)
     asked = coordinator.federation
     if (found.tensors, found.clusters, found.parts, found.rest is not None) != (
             schema, asked.evaluation.clusters, asked.parts, has_rest):
         raise ContractError(f"the model of run '{after}' has other tensors or parts than the recipe and the federation file "
                             f"have now, so run '{run}' cannot begin with it: begin without it")
     require_same_trees(coordinator.recipe, found, after)
-    return Beginning(found.model, found.rest, Begun(run=after, round=number, commit=head.digest))
+    return Beginning(found.model, found.rest, Begun(run=after, round=head.commit.round, commit=head.digest))
 
 
 def _start(coordinator: Coordinator) -> bytes | None:

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from fedround.choices import Choice
 from fedround.errors import ContractError
-from infra.history import read_checkpoint, read_commit
+from infra.history import Committed, read_checkpoint
 from tasks.coordinator import Coordinator
 from tasks.requests import NextRoundRequest
 
 
 def choice_of_run(coordinator: Coordinator, run: str) -> Choice | None:
     """What a run has, by its last checkpoint; None: what the federation file says first, or the run is new."""
-    key = coordinator.key
-    number = coordinator.last_round(run)
-    if number is None:
-        return None
-    return read_checkpoint(coordinator.store, read_commit(coordinator.store, run, number, key).commit, key).choice
+    head = coordinator.head(run)
+    return None if head is None else _choice(coordinator, head)
 
 
 def choice_asked(coordinator: Coordinator, request: NextRoundRequest) -> Choice | None:
@@ -29,9 +26,9 @@ def choice_asked(coordinator: Coordinator, request: NextRoundRequest) -> Choice 
     """
     federation, run = coordinator.federation, request.run
     wanted = federation.offer.choice(request.epsilon, request.rule)
-    if coordinator.last_round(run) is None:
+    if (head := coordinator.head(run)) is None:
         return wanted
-    begun = choice_of_run(coordinator, run)
+    begun = _choice(coordinator, head)
     if (request.epsilon, request.rule) == (None, None):
         return begun
     has, asked = federation.chosen(begun).offer, federation.chosen(wanted).offer
@@ -39,3 +36,7 @@ def choice_asked(coordinator: Coordinator, request: NextRoundRequest) -> Choice 
     if not same_target or (request.rule is not None and asked.rules != has.rules):
         raise ContractError(f"run '{run}' trains with {has}, from its first round to its last: for {asked} begin a new run")
     return begun
+
+
+def _choice(coordinator: Coordinator, head: Committed) -> Choice | None:
+    return read_checkpoint(coordinator.store, head.commit, coordinator.key).choice

@@ -26,7 +26,7 @@ from fedround.files import Version, version_of
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.signing import Identity, seal
 from infra.federation_log import extend, length, read_log
-from infra.history import last_round
+from infra.history import Committed, last_round, read_commit
 from infra.passphrase import passphrase_for
 from infra.settings import CoordinatorSettings, load_federation, load_toml
 from infra.stores import AtHand, ObjectStore, Patience, open_store
@@ -54,7 +54,7 @@ class Coordinator:
     contract: Contract = field(hash=False)
     store: ObjectStore
     clock: Callable[[], datetime] = field(default=now_utc, compare=False)
-    committed: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+    committed: dict[str, Committed] = field(default_factory=dict, compare=False, repr=False)
     """The last round of each run that this process has seen committed."""
 
     @property
@@ -89,10 +89,16 @@ class Coordinator:
 
     def last_round(self, run: str) -> int | None:
         """The number of the run's last committed round, as the store has it now; None: it has not begun."""
-        found = last_round(self.store, run, self.key, self.committed.get(run))
-        if found is not None:
-            self.committed[run] = found
-        return found
+        return last_round(self.store, run, self.key, self.committed.get(run))
+
+    def head(self, run: str) -> Committed | None:
+        """The run's last committed round; None: it has not begun. Raises as `read_commit`."""
+        number, seen = self.last_round(run), self.committed.get(run)
+        if number is None:
+            return None
+        if seen is None or seen.commit.round != number:
+            seen = self.committed[run] = read_commit(self.store, run, number, self.key)
+        return seen
 
     def within(self, patience: Patience) -> Coordinator:
         """The same coordinator, which waits for its store no longer than this."""
@@ -150,6 +156,6 @@ def current_coordinator() -> Coordinator:
 
 @functools.lru_cache(maxsize=1)
 def _opened(folder: Path, _files: tuple[tuple[Path, Version], ...]) -> Coordinator:
-    """Open the folder, with a cache for models: each is evaluated, registered, and then the next round's base."""
+    """Open the folder, with a cache: a model is evaluated, registered, and then the next round's base."""
     coordinator = open_coordinator(folder)
-    return replace(coordinator, store=AtHand(coordinator.store, "models/", _AT_HAND_BYTES))
+    return replace(coordinator, store=AtHand(coordinator.store, _AT_HAND_BYTES))

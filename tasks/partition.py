@@ -14,7 +14,7 @@ from fedround import layout
 from fedround.errors import ContractError
 from fedround.records import Commit
 from fedround.statistics.partitions import Partition, Recurring
-from infra.history import read_checkpoint, read_commit
+from infra.history import read_checkpoint
 from tasks.coordinator import Coordinator
 from tasks.requests import NextRoundRequest, TrainingRequest
 
@@ -59,12 +59,13 @@ def partition_asked(coordinator: Coordinator, request: NextRoundRequest) -> Part
 
     Raises ContractError if the request names another, or nobody names one.
     """
-    how, known = coordinator.federation.partitions, _known(coordinator, request.run)
+    how = coordinator.federation.partitions
     if how is None:
         if request.partition is not None:
             raise ContractError("this federation does not tell rows apart: agree on [partitions] in its settings "
                                 "(docs/operating/coordinator.md), or name no partition")
         return None
+    known = _known(coordinator, request.run)
     begun = None if known is None else partition_of(coordinator, known)
     if begun is not None and request.partition not in (None, begun.name):
         raise ContractError(f"run '{request.run}' trains on the rows of {begun.name}, from its first round to its last: for "
@@ -96,5 +97,5 @@ def _complete(how: Recurring, today: date) -> str:
 
 def _known(coordinator: Coordinator, run: str) -> Commit | None:
     """The run's last commit; None: it is new."""
-    number = coordinator.last_round(run)
-    return None if number is None else read_commit(coordinator.store, run, number, coordinator.key).commit
+    head = coordinator.head(run)
+    return None if head is None else head.commit

@@ -56,12 +56,13 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
     for part in stepped.parts:
         put(store, layout.blob(part.blob), part.body, sha256=part.blob.digest)
     aggregated.shelf.publish(coordinator, aggregated.averages)
-    put(store, layout.checkpoint(plan.run, plan.round, commit.checkpoint), checkpoint)
+    put(store, layout.checkpoint(plan.run, plan.round, commit.checkpoint), checkpoint, sha256=commit.checkpoint)
     (how or put_alone)(coordinator, commit)
     with afterwards("a tidy spool"):
         spool.clear(coordinator, planned)
         memory.forget(coordinator, commit.memory)
-    return read_commit(store, plan.run, plan.round, coordinator.key)
+    coordinator.committed[plan.run] = done = read_commit(store, plan.run, plan.round, coordinator.key)
+    return done
 
 
 def committed_updates(coordinator: Coordinator, planned: Planned, collected: Collected,

@@ -12,29 +12,30 @@ from infra.stores.patience import Patience
 
 
 class AtHand:
-    """An ObjectStore in front of another: whole objects below `prefix` that it saw last are not fetched again.
+    """An ObjectStore in front of another: whole objects that their readers know by a digest, and that it saw last, are
+    neither fetched nor hashed again.
 
-    An object is written once, so what was seen is what is there.
+    What is kept was held against its digest, so it is what every reader who knows that digest asks for. What lies in a place,
+    and is known by no digest, is always fetched.
     Memory: at most `most_bytes`. An object that is larger is not kept.
     Not for a caller that must know what the store holds now: an auditor asks the store itself.
     """
 
-    def __init__(self, store: ObjectStore, prefix: str, most_bytes: int, seen: OrderedDict[str, bytes] | None = None,
+    def __init__(self, store: ObjectStore, most_bytes: int, seen: OrderedDict[str, bytes] | None = None,
                  lock: threading.Lock | None = None):
-        self._store, self._prefix, self._most_bytes = store, prefix, most_bytes
+        self._store, self._most_bytes = store, most_bytes
         self._seen = OrderedDict[str, bytes]() if seen is None else seen
         self._lock = threading.Lock() if lock is None else lock
 
     def __repr__(self) -> str:
         return repr(self._store)
 
-    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, sha256: str | None = None) -> bytes:
         """See ObjectStore."""
-        body = self._seen.get(key)
+        body = None if sha256 is None else self._seen.get(sha256)
         if body is None or (max_bytes is not None and len(body) > max_bytes):
-            kept = key.startswith(self._prefix)         # others get it, too, and they may not compare
-            body = self._store.get(key, max_bytes=max_bytes, compare=compare or kept)
-        self._keep(key, body)
+            body = self._store.get(key, max_bytes=max_bytes, sha256=sha256)
+        self._keep(sha256, body)
         return body
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
@@ -45,7 +46,7 @@ class AtHand:
         """See ObjectStore."""
         created = self._store.put_once(key, body, sha256=sha256, journal=journal)
         if created and isinstance(body, bytes):
-            self._keep(key, body)
+            self._keep(sha256, body)
         return created
 
     def head(self, key: str) -> ObjectInfo | None:
@@ -58,10 +59,10 @@ class AtHand:
 
     def within(self, patience: Patience) -> AtHand:
         """See ObjectStore."""
-        return AtHand(self._store.within(patience), self._prefix, self._most_bytes, self._seen, self._lock)
+        return AtHand(self._store.within(patience), self._most_bytes, self._seen, self._lock)
 
     def _identity(self) -> tuple[object, ...]:
-        return self._store, self._prefix, id(self._seen)
+        return self._store, id(self._seen)
 
     def __eq__(self, other: object) -> bool:
         """The same store with this patience."""
@@ -70,11 +71,11 @@ class AtHand:
     def __hash__(self) -> int:
         return hash(self._identity())
 
-    def _keep(self, key: str, body: bytes) -> None:
-        if not key.startswith(self._prefix) or len(body) > self._most_bytes:
+    def _keep(self, sha256: str | None, body: bytes) -> None:
+        if sha256 is None or len(body) > self._most_bytes:
             return
         with self._lock:            # threads share a store
-            self._seen[key] = body
-            self._seen.move_to_end(key)
+            self._seen[sha256] = body
+            self._seen.move_to_end(sha256)
             while sum(map(len, self._seen.values())) > self._most_bytes:
                 self._seen.popitem(last=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from fedround.errors import ConflictError, StoreError, TooLargeError
+from fedround.errors import ConflictError, StoreError, TooLargeError, TrustError
 from infra.stores.parts import OfParts
 from infra.stores.patience import Patience
 from infra.stores.reading import judged
@@ -39,11 +39,11 @@ class ObjectStore(Protocol):
     store and the key and says what to check.
     """
 
-    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, sha256: str | None = None) -> bytes:
         """The whole object. Raises NotFoundError; TooLargeError, before any byte is read, if it is larger than
         `max_bytes`.
-        compare: a store that has a digest of its own holds the bytes against it. False: the caller knows their digest, and
-        compares them itself, so they need not be hashed twice.
+        sha256: the digest that the caller knows the bytes by. They are held against it: TrustError for others. None: a store
+        that has a digest of its own holds them against that.
         """
         ...
 
@@ -127,6 +127,18 @@ def other_bytes(key: str) -> StoreError:
     """The error for a body that does not have the announced digest."""
     return StoreError(f"'{key}': the SHA-256 of the bytes to be stored is not the expected one, and nothing was stored; they "
                       "were altered on this machine's disk or on the way. Restore the file from your backup, then try again")
+
+
+def held(body: bytes, sha256: str | None, key: str) -> bytes:
+    """The bytes, if they have the digest that their reader knows them by (None: it knows none). Raises TrustError."""
+    if sha256 is not None and hashlib.sha256(body).hexdigest() != sha256:
+        raise unlike(key)
+    return body
+
+
+def unlike(key: str) -> TrustError:
+    """The error for an object that does not have the digest that its reader knows it by."""
+    return TrustError(f"'{key}': the bytes that came are not those that its reader knows by their SHA-256")
 
 
 def too_large(key: str, size_bytes: int, max_bytes: int) -> TooLargeError:

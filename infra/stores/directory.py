@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from fedround.errors import NotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
 from fedround.files import make_folders, sha256_of, sync_folder
-from infra.stores.base import ObjectInfo, other_bytes, too_large
+from infra.stores.base import ObjectInfo, held, other_bytes, too_large
 from infra.stores.keys import check_key, check_prefix, check_range
 from infra.stores.patience import Patience
 
@@ -38,13 +38,13 @@ class DirectoryStore:
     def __repr__(self) -> str:
         return f"DirectoryStore({str(self._root)!r})"
 
-    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, sha256: str | None = None) -> bytes:
         """See ObjectStore."""
         with self._open(key) as file:
             size = os.fstat(file.fileno()).st_size
             if max_bytes is not None and size > max_bytes:
                 raise too_large(key, size, max_bytes)
-            return file.read()
+            return held(file.read(), sha256, key)
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See ObjectStore."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedround.errors import NotFoundError
-from infra.stores.base import ObjectInfo, other_bytes, too_large
+from infra.stores.base import ObjectInfo, held, other_bytes, too_large
 from infra.stores.keys import check_key, check_prefix, check_range
 from infra.stores.patience import Patience
 
@@ -23,12 +23,12 @@ class MemoryStore:
     def __repr__(self) -> str:
         return "MemoryStore()"
 
-    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, sha256: str | None = None) -> bytes:
         """See ObjectStore."""
         body = self._body(key)
         if max_bytes is not None and len(body) > max_bytes:
             raise too_large(key, len(body), max_bytes)
-        return body
+        return held(body, sha256, key)
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See ObjectStore."""

@@ -54,10 +54,10 @@ class Metered:
     def __repr__(self) -> str:
         return repr(self._store)
 
-    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, sha256: str | None = None) -> bytes:
         """See ObjectStore."""
         with self.traffic.call():
-            return self.traffic.received(self._store.get(key, max_bytes=max_bytes, compare=compare))
+            return self.traffic.received(self._store.get(key, max_bytes=max_bytes, sha256=sha256))
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See ObjectStore."""

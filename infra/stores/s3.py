@@ -79,12 +79,12 @@ class S3Store:
         other._patience = patience
         return other
 
-    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, sha256: str | None = None) -> bytes:
         """See ObjectStore."""
         name = self._name(key)
         from infra.stores.s3_body import Whole
 
-        whole = Whole(self._bucket, name, key, max_bytes, compare=compare)
+        whole = Whole(self._bucket, name, key, max_bytes, sha256)
         return self._tried(key, f"reading '{key}'", whole.fetch)
 
     def get_range(self, key: str, start: int, length: int) -> bytes:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from botocore.exceptions import ClientError
 
 from infra.stores import parts as our_parts
-from infra.stores.base import ObjectInfo, too_large
+from infra.stores.base import ObjectInfo, too_large, unlike
 from infra.stores.parts import OfParts
 from infra.stores.patience import Patience
 from infra.stores.s3_client import DamagedError, status
@@ -51,9 +51,9 @@ def info_of(key: str, answer: Any) -> ObjectInfo:
 class Whole:
     """One object on its way here. If it is cut off, it continues there; if it is damaged, it begins anew."""
 
-    def __init__(self, bucket: str, name: str, key: str, max_bytes: int | None, *, compare: bool):
-        """compare: whether it is held against the server's digest."""
-        self._bucket, self._name, self._key, self._max_bytes, self._compare = bucket, name, key, max_bytes, compare
+    def __init__(self, bucket: str, name: str, key: str, max_bytes: int | None, sha256: str | None = None):
+        """sha256: what it is held against; None: the server's digest."""
+        self._bucket, self._name, self._key, self._max_bytes, self._known = bucket, name, key, max_bytes, sha256
         self._begin()
 
     def _begin(self) -> None:
@@ -62,14 +62,14 @@ class Whole:
         self._sha256, self._of_parts = hashlib.sha256(), OfParts()
 
     def fetch(self, client: S3Client, timeout_s: float, patience: Patience) -> bytes:
-        """All of it. Raises TooLargeError, before any byte is read, if it is larger than allowed; DamagedError."""
+        """All of it. Raises TooLargeError, before any byte is read, if it is too large; TrustError; DamagedError."""
         answer = self._asked(client)
         with closing(answer["Body"]):
             info = self._info or info_of(self._key, answer)
             if self._max_bytes is not None and info.size_bytes > self._max_bytes:
                 raise too_large(self._key, info.size_bytes, self._max_bytes)
-            if not self._compare:
-                info = ObjectInfo(self._key, info.size_bytes)
+            if self._known is not None:
+                info = ObjectInfo(self._key, info.size_bytes, sha256=self._known)
             self._info, self._etag = info, answer["ETag"]
             for piece in _pieces(answer, timeout_s, patience, self._key):
                 self._body.write(piece)
@@ -80,6 +80,8 @@ class Whole:
         if ((info.sha256 is not None and self._sha256.hexdigest() != info.sha256)
                 or (info.of_parts is not None and self._of_parts.ended() != info.of_parts)):
             self._begin()
+            if self._known is not None:
+                raise unlike(self._key)
             raise DamagedError(f"'{self._key}' came with another SHA-256 than the server has for it")
         return self._body.getvalue()
 

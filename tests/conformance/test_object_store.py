@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from fedround.errors import ConflictError, ContractError, NotFoundError, StoreError
+from fedround.errors import ConflictError, ContractError, NotFoundError, StoreError, TrustError
 from infra.stores import (
     AtHand,
     DirectoryStore,
@@ -39,7 +39,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
         return lambda: store
     if request.param == "at hand":
         behind = MemoryStore()
-        return lambda: AtHand(behind, "", 1 << 20)
+        return lambda: AtHand(behind, 1 << 20)
     if request.param == "metered":
         counted = MemoryStore()
         return lambda: Metered(counted, Traffic())
@@ -172,13 +172,17 @@ def test_a_cap_refuses_larger_objects_only(store: ObjectStore) -> None:
         store.get("ten", max_bytes=9)
 
 
-def test_who_compares_the_bytes_gets_the_same_ones_and_the_same_errors(store: ObjectStore) -> None:
-    store.put_once("ten", b"0123456789")
-    assert store.get("ten", compare=False) == b"0123456789"
+def test_who_knows_the_digest_gets_those_bytes_and_no_others(store: ObjectStore) -> None:
+    named, other = (hashlib.sha256(body).hexdigest() for body in (b"0123456789", b"other"))
+    store.put_once("ten", b"0123456789", sha256=named)
+    for _ in range(2):
+        assert store.get("ten", sha256=named) == b"0123456789"
+        with pytest.raises(TrustError, match="'ten'"):
+            store.get("ten", sha256=other)
     with pytest.raises(StoreError, match="'ten' has 10 bytes, at most 9"):
-        store.get("ten", max_bytes=9, compare=False)
+        store.get("ten", max_bytes=9, sha256=named)
     with pytest.raises(NotFoundError, match="missing"):
-        store.get("missing", compare=False)
+        store.get("missing", sha256=other)
 
 
 def test_what_is_missing_is_said_to_be_missing(store: ObjectStore) -> None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from fedround.errors import StoreDeniedError, StoreUnavailableError
 from infra.stores import ObjectInfo, ObjectStore, Patience
+from infra.stores.base import held
 
 T = TypeVar("T")
 
@@ -39,9 +40,9 @@ class FaultyStore:
     def __repr__(self) -> str:
         return "FaultyStore()"
 
-    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, sha256: str | None = None) -> bytes:
         """See ObjectStore."""
-        return self._harmed(key, self._store.get(key, max_bytes=max_bytes, compare=compare))
+        return held(self._harmed(key, self._store.get(key, max_bytes=max_bytes)), sha256, key)
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See ObjectStore."""
@@ -116,9 +117,9 @@ class AskedAgain(FaultyStore):
     def __init__(self, store: ObjectStore, seed: int):
         super().__init__(store, seed, ("get in trouble", "get cut", "put in trouble"), rate=0.3)
 
-    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, sha256: str | None = None) -> bytes:
         """See ObjectStore."""
-        return _until_it_answers(lambda: FaultyStore.get(self, key, max_bytes=max_bytes, compare=compare))
+        return _until_it_answers(lambda: FaultyStore.get(self, key, max_bytes=max_bytes, sha256=sha256))
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See ObjectStore."""

@@ -102,10 +102,10 @@ class Unreadable(MemoryStore):
         super().__init__()
         self._objects, self._prefix, self._error = dict(held), layout.site_prefix(site), error
 
-    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, sha256: str | None = None) -> bytes:
         if key.startswith(self._prefix):
             raise self._error("not for you")
-        return super().get(key, max_bytes=max_bytes, compare=compare)
+        return super().get(key, max_bytes=max_bytes, sha256=sha256)
 
 
 @pytest.mark.parametrize("error", [StoreUnavailableError, StoreDeniedError, TooSlowError])

@@ -94,7 +94,7 @@ def _body(data: bytes) -> None:
     from infra.stores.s3_client import in_our_words
 
     with in_our_words("it", "it", "it"):
-        if Whole("it", "it", "it", None, compare=True).fetch(_Server(data), 1.0, Patience(60.0)) != _BODY:   # type: ignore[arg-type]
+        if Whole("it", "it", "it", None).fetch(_Server(data), 1.0, Patience(60.0)) != _BODY:   # type: ignore[arg-type]
             raise AssertionError("another body")
 
 

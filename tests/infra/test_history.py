@@ -211,9 +211,9 @@ class Asked(MemoryStore):
         self.asked.append(f"list {prefix}")
         return super().list(prefix)
 
-    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, sha256: str | None = None) -> bytes:
         self.asked.append(key)
-        return super().get(key, max_bytes=max_bytes, compare=compare)
+        return super().get(key, max_bytes=max_bytes, sha256=sha256)
 
 
 def test_whoever_has_seen_a_round_committed_asks_for_the_next_and_lists_nothing(past: Past):
@@ -221,12 +221,17 @@ def test_whoever_has_seen_a_round_committed_asks_for_the_next_and_lists_nothing(
     store, key = Asked(), past.identity.key
     for name, body in past.objects.items():
         store.put_once(name, body)
-    for seen in (0, 1):
+    seen = [history.read_commit(store, RUN, number, key) for number in (0, 1)]
+    for one in seen:
         store.asked.clear()
-        assert history.last_round(store, RUN, key, seen) == 1
+        assert history.last_round(store, RUN, key, one) == 1
         assert not [asked for asked in store.asked if asked.startswith("list")]
         assert [asked for asked in store.asked if asked.endswith("commit.json")] == [
-            layout.commit(RUN, number) for number in range(seen, 3)]
-    store._objects.pop(layout.commit(RUN, 1))
-    assert history.last_round(store, RUN, key, 1) == 0, "what was seen is not there any more: all is looked at again"
+            layout.commit(RUN, number) for number in range(one.commit.round, 3)]
+    last = store._objects.pop(layout.commit(RUN, 1))
+    assert history.last_round(store, RUN, key, seen[1]) == 0, "what was seen is not there any more: all is looked at again"
     assert f"list {layout.rounds(RUN)}" in store.asked
+    store._objects[layout.commit(RUN, 1)] = last[:-1] + b" "
+    store.asked.clear()
+    history.last_round(store, RUN, key, seen[1])
+    assert f"list {layout.rounds(RUN)}" in store.asked, "other bytes than those that were seen: all is looked at again"

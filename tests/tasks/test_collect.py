@@ -146,7 +146,7 @@ def test_a_message_about_a_liar_does_not_repeat_what_it_sent(answered: Answered)
 class Down(MemoryStore):
     """A store that stops answering."""
 
-    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, sha256: str | None = None) -> bytes:
         raise StoreUnavailableError("the object store does not answer")
 
 
@@ -160,10 +160,10 @@ class Silent(MemoryStore):
 
     about: tuple[str, ...] = ()
 
-    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, sha256: str | None = None) -> bytes:
         if key in self.about:
             raise StoreUnavailableError("the object store does not answer")
-        return super().get(key, max_bytes=max_bytes, compare=compare)
+        return super().get(key, max_bytes=max_bytes, sha256=sha256)
 
 
 def test_an_answer_that_is_not_given_out_is_missing_as_long_as_our_own_plan_is_given(answered: Answered):

@@ -130,10 +130,10 @@ def test_whatever_else_the_coordinator_computed_is_held_against_the_updates(fede
 class SitesView(DirectoryStore):
     """A site's own credential."""
 
-    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, sha256: str | None = None) -> bytes:
         if key.startswith("sites/") and not key.startswith("sites/north/"):
             raise StoreDeniedError("this credential may not")
-        return super().get(key, max_bytes=max_bytes, compare=compare)
+        return super().get(key, max_bytes=max_bytes, sha256=sha256)
 
 
 def test_who_may_not_read_the_updates_is_told_so(federation: SmallFederation, tmp_path: Path):

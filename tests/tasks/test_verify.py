@@ -243,10 +243,10 @@ def test_a_round_under_an_agreement_that_was_over_is_found(federation):
 class SitesView(MemoryStore):
     """What a site's own credential shows: the answers of others are denied."""
 
-    def get(self, key: str, *, max_bytes: int | None = None, compare: bool = True) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None, sha256: str | None = None) -> bytes:
         if key.startswith("sites/") and not key.startswith("sites/north/"):
             raise StoreDeniedError("this credential may not")
-        return super().get(key, max_bytes=max_bytes, compare=compare)
+        return super().get(key, max_bytes=max_bytes, sha256=sha256)
 
 
 def test_a_member_proves_what_it_may_read_and_says_what_it_may_not(run: dict[str, bytes], key: str):

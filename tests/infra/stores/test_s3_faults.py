@@ -88,12 +88,14 @@ def test_the_same_damage_each_time_blames_nobody_and_other_bytes_that_lie_there_
         read_named(store, "models/b", named, "the model")
 
 
-def test_who_compares_the_bytes_is_not_preceded_by_the_store(store: S3Store, proxy: FaultyProxy) -> None:
+def test_who_knows_the_digest_gets_those_bytes_or_an_error_at_once(store: S3Store, proxy: FaultyProxy) -> None:
     store.put_once("models/a", BODY)
+    named = hashlib.sha256(BODY).hexdigest()
     proxy.harm = {"GET": [faults.flip]}
-    assert store.get("models/a", compare=False) != BODY
+    with pytest.raises(TrustError, match="'models/a'"):
+        store.get("models/a", sha256=named)
     proxy.harm = {"GET": [faults.cut, faults.cut]}
-    assert store.get("models/a", compare=False) == BODY
+    assert store.get("models/a", sha256=named) == BODY
 
 
 @pytest.mark.parametrize("harm", [faults.shorten, faults.cut, faults.empty, faults.in_trouble])
