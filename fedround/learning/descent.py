@@ -9,6 +9,7 @@ post-processing, and no mechanism's cost depends on it (Dwork and Roth 2014, pro
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ _BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-8      # of Adam, as published
 class Descent:
     """The steps of one round, from a base model.
 
-    shift_D: what the algorithm adds to every gradient (`LocalAlgorithm.shift`); None is zeros.
+    base_D: is not looked at where the algorithm pulls to nothing. shift_D: what the algorithm adds to every gradient
+    (`LocalAlgorithm.shift`); None is zeros.
     """
 
     def __init__(self, training: LocalTraining, base_D: Float32, shift_D: Float32 | None = None):
@@ -40,19 +42,28 @@ class Descent:
 
         rows: so many rows' sum it is instead; it is divided in double precision.
         """
+        change_D = np.empty(gradient_D.shape, np.float32)
+        for block, change_B in self._changes(weights_D, gradient_D, rows):
+            change_D[block] = change_B
+        return change_D
+
+    def move(self, weights_D: Float32, gradient_D: Float32 | Float64, rows: float | None = None) -> None:
+        """Add the same to the weights, in place."""
+        for block, change_B in self._changes(weights_D, gradient_D, rows):
+            weights_D[block] += change_B
+
+    def _changes(self, weights_D: Float32, gradient_D: Float32 | Float64,
+                 rows: float | None) -> Iterator[tuple[Any, Float32]]:
         training = self._training
         self._step += 1
         remembers = training.optimizer != "sgd" or training.momentum != 0
         if self._moved is None and remembers:
             self._moved = np.zeros(gradient_D.shape)
             self._squared = np.zeros(gradient_D.shape) if training.optimizer != "sgd" else None
-        change_D = np.empty(gradient_D.shape, np.float32)
         for start in range(0, gradient_D.shape[-1], _BLOCK):      # the numbers in between stay in the processor's cache
             block = ..., slice(start, start + _BLOCK)
             gradient_B = gradient_D[block] if rows is None else np.divide(gradient_D[block], rows, dtype=np.float64)
-            change_D[block] = -(training.learning_rate * self._direction(block, weights_D[block], gradient_B)).astype(
-                np.float32)
-        return change_D
+            yield block, -(training.learning_rate * self._direction(block, weights_D[block], gradient_B)).astype(np.float32)
 
     def _direction(self, block: Any, weights_B: Float32, gradient_B: Float32 | Float64) -> Float32 | Float64:
         training = self._training

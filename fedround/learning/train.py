@@ -95,8 +95,8 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     expected, counts_N, steps = _expected_batch(mechanism, training, drawn_from), examples.counts_N, 0
     with gradient_sums(recipe, Sought(base, rest, examples, training, _bound(mechanism, expected), device)) as sums:
         schema, weights_D = sums.schema, sums.weights_D
-        base_D, shared_D = weights_D.copy(), _places(schema, base)
-        anchor_D = base_D if towards is None else flatten({**unflatten(base_D, schema), **towards})
+        shared_D, tensors = _places(schema, base), unflatten(weights_D, schema)
+        anchor_D = weights_D if training.algorithm.pull == 0 else flatten({**tensors, **(towards or {})})
         descent = Descent(training, anchor_D, _spread(shift_D, shared_D))
         noised = NoisedGradients(sums, mechanism, noise) if isinstance(mechanism, PerRecord) else None
         sums.begin(int(noise.random(1)[0] * 2**53))       # for dropout and the like inside the model
@@ -106,18 +106,20 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
             drawn = units if persons is None else persons.row_PK[units].ravel()
             sum_D = (sums.plain(drawn[counts_N[drawn]]) if noised is None
                      else noised(drawn, counts_N[drawn] & (drawn != NOBODY)))
-            weights_D += descent.change(weights_D, sum_D, expected)
+            descent.move(weights_D, sum_D, expected)
             steps += 1
             if training.partial != "refuse" and steps < asked_of(mechanism, training) and time_is_up():
                 break
         # Numbers that layers keep themselves were never noised. If single records are protected, they are discarded after
         # the round.
         kept = {} if noised is not None else sums.kept()
-    delta_D = np.subtract(weights_D, base_D, out=base_D)[shared_D]      # nobody needs the base any more
+    own = {name: array.copy() for name, array in tensors.items() if name not in base}
+    for name, array in base.items():
+        tensors[name] -= array          # in place: nobody needs the weights any more
+    delta_D = weights_D[shared_D]
     delta_D *= np.float32(scale(training, steps))
     delta_D = noised_change(delta_D, mechanism, noise)
     within = 0.5 + noised.surplus / (2 * steps * expected) if noised is not None and noised.counts else None
-    own = {name: array.copy() for name, array in unflatten(weights_D, schema).items() if name not in base}
     return Trained(unflatten(delta_D, schema_of(base)), within, steps, {**rest.private, **kept, **own})
 
 

@@ -192,7 +192,7 @@ class _Sums:
         ours = {name: whole[name] for name in trained}
         self.schema, self.weights_D = codec.schema_of(ours), codec.flatten(ours)
         self._host, self._bound = host, sought.bound
-        self._there_D: Float32 | None = self.weights_D.copy()
+        self._there: Tensors | None = ours
         self._buffers = {name: array for name, array in sorted(sought.rest.private.items()) if name not in ours}
 
     def begin(self, seed: int) -> None:
@@ -223,8 +223,10 @@ class _Sums:
 
     def _weights(self) -> list[Float32]:
         """The weights; none as long as they are those with which the process began."""
-        there_D, self._there_D = self._there_D, None
-        same = there_D is not None and np.array_equal(there_D.view(np.int32), self.weights_D.view(np.int32))
+        there, self._there = self._there, None
+        same = there is not None and all(
+            np.array_equal(np.asarray(there[name], np.float32).view(np.int32), array.view(np.int32))
+            for name, array in codec.unflatten(self.weights_D, self.schema).items())
         return [] if same else [self.weights_D]
 
 
