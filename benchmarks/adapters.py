@@ -30,6 +30,8 @@ from fedround.aggregation.engine import FileNumbers, Row, aggregate
 from fedround.aggregation.rules import WeightedMean
 from fedround.aggregation.spec import Aggregation
 from fedround.learning.examples import Examples
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.recipe import Recipe, initial
 from fedround.learning.spec import FedAvg, LocalTraining
 from fedround.learning.train import train
@@ -122,8 +124,8 @@ def site(kind: str, place: int, folder: Path) -> dict[str, Any]:
 
     def work() -> None:
         nonlocal sent
-        trained = train(recipe, base, rows, training, mechanism, stream(bytes([place]) * 32, b"a plan"), lambda: False,
-                        rest=rest)
+        trained = train(recipe, Lesson(base, rows, rest), training, mechanism, stream(bytes([place]) * 32, b"a plan"),
+                        UNGUARDED)
         sent = codec.encode(trained.delta)
         hashlib.sha256(sent).digest()
         (folder / f"{place}").write_bytes(sent)

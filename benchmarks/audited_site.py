@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from fedround.codec import Tensors, flatten
 from fedround.learning.examples import Examples
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
@@ -62,7 +64,7 @@ def watch(site: Audited, rows: Examples, mechanism: DpSgd | NoMechanism, seed: i
     models, updates = [initial_tensors(site.recipe, seed)], []
     for number in range(site.rounds):
         noise = stream(bytes(32), f"audit {seed} {number}".encode())
-        updates.append(train(site.recipe, models[-1], rows, site.training, mechanism, noise, cancelled=lambda: False).delta)
+        updates.append(train(site.recipe, Lesson(models[-1], rows), site.training, mechanism, noise, UNGUARDED).delta)
         models.append({name: models[-1][name] + updates[-1][name] for name in models[-1]})
     return Seen(tuple(models), tuple(updates))
 

@@ -24,6 +24,8 @@ from fedround.learning.batch import batch_of
 from fedround.learning.device import TOLERANCE, OnDevice, chosen, described, working_on
 from fedround.learning.examples import Examples
 from fedround.learning.gradients import Clip, RowGradients, clipped_sum
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.objective import Objective
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
@@ -91,7 +93,8 @@ def timed(recipe: Recipe, examples: Examples, mechanism: Any, device: str, steps
         mechanism = mechanism.model_copy(update={"steps": steps})
     training, draws = LocalTraining(local_steps=steps, batch_size=BATCH, learning_rate=0.05), Counted()
     begun = time.perf_counter()
-    trained = train(recipe, initial_tensors(recipe, 0), examples, training, mechanism, draws, lambda: False, device=device)
+    trained = train(recipe, Lesson(initial_tensors(recipe, 0), examples, device=device), training, mechanism, draws,
+                    UNGUARDED)
     return flatten(trained.delta), time.perf_counter() - begun, draws.sums
 
 

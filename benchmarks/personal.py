@@ -25,6 +25,8 @@ from fedround.aggregation.spec import Aggregation
 from fedround.agreement import Agreement
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.parts import WHOLE
 from fedround.learning.personal import personalise
 from fedround.learning.recipe import Recipe, initial_tensors
@@ -123,7 +125,7 @@ def at_the_sites(way: Way, sites: Sites, seed: int, rounds: int = ROUNDS) -> lis
     if way.alone:
         longer = TRAINING.model_copy(update={"local_steps": rounds * TRAINING.local_steps})
         begun = initial_tensors(way.recipe, seed)
-        return [_accuracy(way, personalise(way.recipe, begun, site.train, longer, _draws(name), lambda: False)[0], site)
+        return [_accuracy(way, personalise(way.recipe, Lesson(begun, site.train), longer, _draws(name), UNGUARDED)[0], site)
                 for name, site in sites.items()]
     agreement = Agreement(name="digits", quorum=len(sites), training=TRAINING, privacy=NoPrivacy(), parts=way.parts,
                           aggregation=Aggregation(rule=WeightedMean()))
@@ -133,7 +135,7 @@ def at_the_sites(way: Way, sites: Sites, seed: int, rounds: int = ROUNDS) -> lis
     if not way.tuned:
         return [_accuracy(way, {**done.model, **done.rests[name].whole}, site) for name, site in sites.items()]
     longer = TRAINING.model_copy(update={"local_steps": 50})
-    return [_accuracy(way, personalise(way.recipe, done.model, site.train, longer, _draws(name), lambda: False)[0], site)
+    return [_accuracy(way, personalise(way.recipe, Lesson(done.model, site.train), longer, _draws(name), UNGUARDED)[0], site)
             for name, site in sites.items()]
 
 
@@ -142,8 +144,8 @@ def _beside(way: Way, agreement: Agreement, sites: Sites, seed: int, rounds: int
     shared = initial_tensors(way.recipe, seed)
     own = dict.fromkeys(sites, shared)
     for number in range(rounds):
-        own = {name: personalise(way.recipe, own[name], site.train, TRAINING, _draws(name, number), lambda: False,
-                                 shared=shared, pull=PULL)[0] for name, site in sites.items()}
+        own = {name: personalise(way.recipe, Lesson(own[name], site.train, towards=shared), TRAINING, _draws(name, number),
+                                 UNGUARDED, pull=PULL)[0] for name, site in sites.items()}
         shared = simulate(agreement, way.recipe, sites, rounds=1, chance=Seeded(1000 * seed + number), model=shared).model
     return [_accuracy(way, own[name], site) for name, site in sites.items()]
 

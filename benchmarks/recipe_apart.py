@@ -24,6 +24,8 @@ import psutil
 from benchmarks.pages import fill, table
 from fedround.learning.evaluate import scored_rows
 from fedround.learning.examples import Examples
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.recipe import Recipe, initial_tensors, load_recipe
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
@@ -113,7 +115,7 @@ def a_round(recipe: Recipe, base: dict[str, np.ndarray], rows: Examples, held_ou
     training = LocalTraining(local_steps=STEPS, batch_size=BATCH, learning_rate=0.1)
     mechanism = DpSgd(noise_multiplier=1.0, clip_norm=1.0, sampling_rate=BATCH / ROWS, steps=STEPS)
     scored_rows(recipe, base, held_out)
-    train(recipe, base, rows, training, mechanism, stream(bytes(32), b"benchmark"), lambda: False)
+    train(recipe, Lesson(base, rows), training, mechanism, stream(bytes(32), b"benchmark"), UNGUARDED)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.examples import Examples, joined
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Metrics
@@ -163,7 +165,7 @@ def fit_mlp(recipe: Recipe, rows: Examples, held_out: Examples, seed: int) -> Pr
     best_worth, best_epoch = worth(predictor(recipe, model), held_out, recipe.task), 0
     for epoch in range(1, EPOCHS + 1):
         noise = stream(bytes(32), f"{seed} {epoch}".encode())
-        delta = train(recipe, model, rows, EPOCH, NoMechanism(), noise, cancelled=lambda: False).delta
+        delta = train(recipe, Lesson(model, rows), EPOCH, NoMechanism(), noise, UNGUARDED).delta
         model = {name: model[name] + delta[name] for name in model}
         reached = worth(predictor(recipe, model), held_out, recipe.task)
         if reached > best_worth:

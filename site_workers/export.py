@@ -19,6 +19,8 @@ from fedround.errors import ContractError
 from fedround.files import write_whole
 from fedround.learning.clusters import model_of
 from fedround.learning.evaluate import scores
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.parts import Rest
 from fedround.learning.personal import personalise
 from fedround.learning.recipe import schemas
@@ -68,7 +70,7 @@ def own_model(site: Site, run: str | None = None, *, personal: bool = False, tun
     if tuning is not None:
         before = _metrics(site, {**model, **rest.whole}, rows)
         batches = stream(site.noise_secret, b"fine-tuning", commit.model.encode(), rows.digest)
-        model, private = personalise(site.recipe, model, rows.train, tuning, batches, lambda: False, rest=rest)
+        model, private = personalise(site.recipe, Lesson(model, rows.train, rest), tuning, batches, UNGUARDED)
         rest = Rest(private, rest.frozen)
     whole = {**model, **rest.whole}
     return OwnModel(commit.run, commit.round, commit.model, whole, _metrics(site, whole, rows), before)

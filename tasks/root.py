@@ -10,7 +10,9 @@ from fedround.aggregation.spec import Aggregation
 from fedround.errors import ContractError
 from fedround.files import kept_while_unchanged
 from fedround.learning.examples import Examples
+from fedround.learning.guard import UNGUARDED
 from fedround.learning.learn import learn
+from fedround.learning.lesson import Lesson
 from fedround.learning.recipe import Recipe
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoMechanism
@@ -41,8 +43,8 @@ def root_update(coordinator: Coordinator, plan: Plan, plan_digest: str) -> Array
     base = read_tensors(coordinator.store, plan.base_model, plan.tensors, f"base model of round {plan.round}")
     batches = stream(bytes(32), plan_digest.encode(), b"root set")
     rest = read_rest(coordinator.store, coordinator.recipe, plan.agreed.parts, plan.rest, plan.run)
-    return ArrayNumbers(codec.flatten(learn(coordinator.recipe, base, rows, plan.agreed.training, NoMechanism(), batches,
-                                            cancelled=lambda: False, rest=rest).delta))
+    trained = learn(coordinator.recipe, Lesson(base, rows, rest), plan.agreed.training, NoMechanism(), batches, UNGUARDED)
+    return ArrayNumbers(codec.flatten(trained.delta))
 
 
 @kept_while_unchanged

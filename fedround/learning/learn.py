@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import assert_never
 
-import numpy as np
-import numpy.typing as npt
-
-from fedround.codec import Tensors
 from fedround.errors import ContractError
-from fedround.learning.device import DeviceName
-from fedround.learning.examples import Examples
 from fedround.learning.foreign.site import Elsewhere, change
 from fedround.learning.foreign.spec import Foreign
-from fedround.learning.parts import NO_REST, Rest
-from fedround.learning.persons import Persons
+from fedround.learning.guard import Guard
+from fedround.learning.lesson import Lesson
 from fedround.learning.recipe import Recipe
 from fedround.learning.spec import LocalTraining, Training
 from fedround.learning.train import Trained, train
@@ -27,11 +20,8 @@ from fedround.privacy.spec import TrainingMechanism
 from fedround.spoken import how_many
 
 
-def learn(recipe: Recipe, base: Tensors, examples: Examples, training: Training, mechanism: TrainingMechanism,
-          noise: NoiseSource, cancelled: Callable[[], bool], start: int = 0, *,
-          shift_D: npt.NDArray[np.float32] | None = None, time_is_up: Callable[[], bool] = lambda: False,
-          rest: Rest = NO_REST, persons: Persons | None = None, device: DeviceName = "cpu",
-          elsewhere: Elsewhere | None = None) -> Trained:
+def learn(recipe: Recipe, lesson: Lesson, training: Training, mechanism: TrainingMechanism, noise: NoiseSource, guard: Guard,
+          *, elsewhere: Elsewhere | None = None) -> Trained:
     """What the site sends: how gradient steps changed the model (`train.train`), how steep the loss is in the leaves of the
     next trees (`trees.site.sums`), or how a foreign client changed the model (`foreign.site.change`). All say what is
     promised. elsewhere: where such a client runs.
@@ -41,15 +31,15 @@ def learn(recipe: Recipe, base: Tensors, examples: Examples, training: Training,
     check_learner(recipe, training)
     match training:
         case LocalTraining():
-            return train(recipe, base, examples, training, mechanism, noise, cancelled, start, shift_D=shift_D,
-                         time_is_up=time_is_up, rest=rest, persons=persons, device=device)
+            return train(recipe, lesson, training, mechanism, noise, guard)
         case Trees():
-            recipe.check(examples)
-            return Trained(sums(training, recipe.task, base, examples, mechanism, noise, persons), None, training.local_steps)
+            recipe.check(lesson.examples)
+            summed = sums(training, recipe.task, lesson.base, lesson.examples, mechanism, noise, lesson.persons)
+            return Trained(summed, None, training.local_steps)
         case Foreign():
             if elsewhere is None:
                 raise ContractError("a foreign client runs at the sites alone: nothing trains it here")
-            return Trained(change(base, elsewhere, mechanism, noise), None, training.local_steps)
+            return Trained(change(lesson.base, elsewhere, mechanism, noise), None, training.local_steps)
         case UnionStep():
             raise ContractError("the learner 'union_step' sends no update of one site: agree on combine, and ask for its "
                                 "summand")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,14 +15,13 @@ import numpy.typing as npt
 
 from fedround.codec import Schema, Tensors, flatten, schema_of, unflatten
 from fedround.errors import Cancelled, ContractError
-from fedround.learning.apart import Bools, GradientSums, Int64, RowBound, Sought
+from fedround.learning.apart import Bools, GradientSums, Int64, RowBound
 from fedround.learning.descent import Descent, scale
-from fedround.learning.device import DeviceName
-from fedround.learning.examples import Examples
 from fedround.learning.gradients import Clip
+from fedround.learning.guard import Guard
+from fedround.learning.lesson import Lesson
 from fedround.learning.noised import noised_change
-from fedround.learning.parts import NO_REST, Rest
-from fedround.learning.persons import NOBODY, Persons
+from fedround.learning.persons import NOBODY
 from fedround.learning.recipe import Recipe
 from fedround.learning.spec import LocalTraining, Training
 from fedround.learning.sums import gradient_sums
@@ -52,63 +51,58 @@ class Trained:
     """The private part after these steps, for the next round at this site; never to be sent."""
 
 
-def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTraining,
-                    mechanism: TrainingMechanism, noise: NoiseSource, cancelled: Callable[[], bool],
-                    start: int = 0, *, shift_D: Float32 | None = None,
-                    time_is_up: Callable[[], bool] = lambda: False, rest: Rest = NO_REST,
-                    towards: Tensors | None = None, persons: Persons | None = None, device: DeviceName = "cpu") -> Trained:
-    """The model's change after `training.local_steps` steps from `base`.
+def train(recipe: Recipe, lesson: Lesson, training: LocalTraining, mechanism: TrainingMechanism, noise: NoiseSource,
+          guard: Guard) -> Trained:
+    """The model's change after `training.local_steps` steps from `lesson.base`.
 
     Every step draws each row independently (Poisson sampling) and divides by the expected batch, which does not depend
-    on the draw. `DpFtrl` instead takes the next `batch_size` rows in their order, from row `start` on. A row that counts for
-    nothing (`Examples.counts_N`) takes its turn as any other, and adds zeros. With
+    on the draw. `DpFtrl` instead takes the next `batch_size` rows in their order, from `lesson.start` on. A row that counts
+    for nothing (`Examples.counts_N`) takes its turn as any other, and adds zeros. With
 
     * `DpSgd` (Abadi et al. 2016, arXiv:1607.00133) each row's gradient is clipped to `clip_norm` and
       N(0, (noise_multiplier · clip_norm)²) is added to every coordinate of the sum, also when the batch is empty;
     * `DpSgd` with a `count_noise_std` the rows within the clip norm are counted, too (Andrew et al. 2021, arXiv:1905.03871);
-    * `DpSgd` with `rows_per_person` a step draws `persons`, and the mean gradient of each one's rows is clipped;
+    * `DpSgd` with `rows_per_person` a step draws `lesson.persons`, and the mean gradient of each one's rows is clipped;
     * `DpFtrl` (Kairouz et al. 2021, arXiv:2103.00039) the noise is a tree's over the steps, begun anew with every call;
     * `GaussianUpdate` the steps are plain, and the whole change is clipped and noised once.
 
     What follows from a step's gradient (`Descent`: the proximal term, the correction, momentum, Adam) is computed from it
-    when it is noised already. shift_D: the algorithm's (`LocalAlgorithm.shift`).
-    time_is_up: looked at after every step but the last, unless the plan says partial = "refuse". When it is true, the steps
-    so far are returned, scaled if the plan normalises. They are a prefix of the steps that the mechanism covers, and all
-    steps were charged.
-    rest: what the model has besides `base`. Its private part is trained by the same steps: gradients are clipped over both
+    when it is noised already. The private part of `lesson.rest` is trained by the same steps: gradients are clipped over both
     together, and noised on every coordinate (`GaussianUpdate`: the private part is not noised; `Parts` says why).
-    towards: what the proximal term pulls to, if it is not `base`.
-    persons: whose rows are whose, where the mechanism is of persons.
-    device: where gradients are computed (`fedround.learning.device`); SetupError if this machine does not have it.
+
+    guard: asked before every step whether to stop; and whether time is up after every step but the last, unless the plan says
+    partial = "refuse". If it is, the steps so far are returned, scaled if the plan normalises. They are a prefix of the steps
+    that the mechanism covers, and all steps were charged.
 
     Promises: what is returned satisfies what an accountant says of `mechanism`, provided `noise` is secret and fresh
     (the number of rows counts as public, except with `GaussianUpdate`), to the last bit (`fedround.privacy.noise`); same
     inputs, same bytes on one machine's processor with one thread. Not promised: the same bytes from an accelerator; how long
-    it takes, and so how many steps are done in a given time; anything about numbers that the caller derives from `examples`
-    in other ways.
+    it takes, and so how many steps are done in a given time; anything about numbers that the caller derives from the rows in
+    other ways.
 
-    Raises Cancelled if `cancelled()` is true before a step; ContractError if the model cannot be trained so, or `base`
-    is not of this model, or the mechanism was charged for another number of steps or other batches.
+    Raises Cancelled if the guard says so before a step; ContractError if the model cannot be trained so, or the base is not
+    of this model, or the mechanism was charged for another number of steps or other batches, or is of persons and nobody says
+    whose rows are whose; SetupError if this machine does not have the device.
     """
-    drawn_from = len(examples) if persons is None else len(persons)
-    _check(mechanism, training, drawn_from, persons)
-    expected, counts_N, steps = _expected_batch(mechanism, training, drawn_from), examples.counts_N, 0
-    with gradient_sums(recipe, Sought(base, rest, examples, training, _bound(mechanism, expected), device)) as sums:
+    _check(mechanism, training, lesson)
+    base, expected, steps = lesson.base, _expected_batch(mechanism, training, lesson.units), 0
+    counts_N = lesson.examples.counts_N
+    with gradient_sums(recipe, lesson.sought(training, _bound(mechanism, expected))) as sums:
         schema, weights_D = sums.schema, sums.weights_D
         shared_D, tensors = _places(schema, base), unflatten(weights_D, schema)
-        anchor_D = weights_D if training.algorithm.pull == 0 else flatten({**tensors, **(towards or {})})
-        descent = Descent(training, anchor_D, _spread(shift_D, shared_D))
+        anchor_D = weights_D if training.algorithm.pull == 0 else flatten({**tensors, **(lesson.towards or {})})
+        descent = Descent(training, anchor_D, _spread(lesson.shift_D, shared_D))
         noised = NoisedGradients(sums, mechanism, noise) if isinstance(mechanism, PerRecord) else None
         sums.begin(int(noise.random(1)[0] * 2**53))       # for dropout and the like inside the model
-        for units in _batches(mechanism, training, drawn_from, noise, start):
-            if cancelled():
+        for units in _batches(mechanism, training, lesson.units, noise, lesson.start):
+            if guard():
                 raise Cancelled("training was stopped between two steps; nothing was released")
-            drawn = units if persons is None else persons.row_PK[units].ravel()
+            drawn = lesson.rows_of(units)
             sum_D = (sums.plain(drawn[counts_N[drawn]]) if noised is None
                      else noised(drawn, counts_N[drawn] & (drawn != NOBODY)))
             descent.move(weights_D, sum_D, expected)
             steps += 1
-            if training.partial != "refuse" and steps < asked_of(mechanism, training) and time_is_up():
+            if training.partial != "refuse" and steps < asked_of(mechanism, training) and guard.time_is_up():
                 break
         # Numbers that layers keep themselves were never noised. If single records are protected, they are discarded after
         # the round.
@@ -120,7 +114,7 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     delta_D *= np.float32(scale(training, steps))
     delta_D = noised_change(delta_D, mechanism, noise)
     within = 0.5 + noised.surplus / (2 * steps * expected) if noised is not None and noised.counts else None
-    return Trained(unflatten(delta_D, schema_of(base)), within, steps, {**rest.private, **kept, **own})
+    return Trained(unflatten(delta_D, schema_of(base)), within, steps, {**lesson.rest.private, **kept, **own})
 
 
 def _places(schema: Schema, base: Tensors) -> npt.NDArray[np.bool_] | slice:
@@ -214,10 +208,10 @@ def _clip(mechanism: PerRecord) -> Clip:
     return Clip(mechanism.clip_norm, mechanism.noise_multiplier * mechanism.clip_norm / FINE)
 
 
-def _check(mechanism: TrainingMechanism, training: LocalTraining, rows: int, persons: Persons | None) -> None:
+def _check(mechanism: TrainingMechanism, training: LocalTraining, lesson: Lesson) -> None:
     """Raise ContractError unless the mechanism covers exactly this training."""
-    if (None if persons is None else persons.most) != (mechanism.rows_per_person if isinstance(mechanism, DpSgd) else None):
-        raise ContractError("the mechanism is of persons and nobody says whose rows are whose, or the other way round")
+    rows = lesson.units
+    check_persons(mechanism, lesson)
     if isinstance(mechanism, PerRecord):
         if not training.fewest_paid <= mechanism.steps <= training.paid:
             raise ContractError(f"the mechanism covers {how_many(mechanism.steps, 'step')}, the plan asks for "
@@ -226,6 +220,13 @@ def _check(mechanism: TrainingMechanism, training: LocalTraining, rows: int, per
     if isinstance(mechanism, DpFtrl) and mechanism.steps * mechanism.batch_size > rows:
         raise ContractError(f"{mechanism.steps} batches of {mechanism.batch_size} rows would use some of {rows} rows twice, "
                             "and the mechanism covers once")
+
+
+def check_persons(mechanism: TrainingMechanism, lesson: Lesson) -> None:
+    """Raise ContractError unless persons are told apart where the mechanism is of persons, and as it says."""
+    most = None if lesson.persons is None else lesson.persons.most
+    if most != (mechanism.rows_per_person if isinstance(mechanism, DpSgd) else None):
+        raise ContractError("the mechanism is of persons and nobody says whose rows are whose, or the other way round")
 
 
 def check_exact(noise_multiplier: float, rows: int) -> None:

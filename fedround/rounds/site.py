@@ -27,7 +27,9 @@ from fedround.learning.device import DeviceName
 from fedround.learning.evaluate import scored_rows
 from fedround.learning.examples import TARGET, Examples
 from fedround.learning.foreign.site import Elsewhere
+from fedround.learning.guard import Guard
 from fedround.learning.learn import check_learner, learn
+from fedround.learning.lesson import Lesson
 from fedround.learning.parts import Rest
 from fedround.learning.personal import personalise
 from fedround.learning.persons import Persons, count, persons_of
@@ -119,16 +121,6 @@ class Draws(Protocol):
         """A key by which each person's rows are chosen: the same in every round."""
 
 
-class Guard(Protocol):
-    """Looked at between two steps."""
-
-    def __call__(self) -> bool:
-        """Whether to stop and release nothing."""
-
-    def time_is_up(self) -> bool:
-        """After a step: whether to send the steps so far, where the plan keeps partial work."""
-
-
 # -- the work ----------------------------------------------------------------------------------------------------------
 
 
@@ -187,9 +179,9 @@ def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs,
     inputs = of_each[chosen(terms.clusters, inputs.recipe.task, releases) or 0]
     mechanism, training, shift_D = offered.training, terms.training, shift_of(terms, inputs.served, inputs.kept)
     persons = persons_at(terms.privacy, inputs.train, inputs.column, draws)
-    trained = learn(inputs.recipe, inputs.base, inputs.train, training, mechanism, draws.training(shift_D, rest.private),
-                    guard, first_row_of(mechanism, number, len(inputs.train)), shift_D=shift_D,
-                    time_is_up=guard.time_is_up, rest=rest, persons=persons, device=inputs.device,
+    lesson = Lesson(inputs.base, inputs.train, rest, persons, first_row_of(mechanism, number, len(inputs.train)), shift_D,
+                    device=inputs.device)
+    trained = learn(inputs.recipe, lesson, training, mechanism, draws.training(shift_D, rest.private), guard,
                     elsewhere=inputs.elsewhere)
     as_it_is = terms.compression is None and not training.algorithm.keeps
     sent = None if as_it_is else send(terms.compression, codec.flatten(trained.delta), inputs.kept, draws, seed)
@@ -197,8 +189,7 @@ def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs,
     models = {} if not trained.private else {PRIVATE: trained.private}
     if (personal := personal_after(terms, inputs, draws, guard)) is not None:
         models[PERSONAL] = personal
-    units = len(inputs.train) if persons is None else len(persons)
-    said = declare(mechanism, training, units, trained.steps, trained.within_clip)
+    said = declare(mechanism, training, lesson.units, trained.steps, trained.within_clip)
     return Worked(releases, said, payload, Kept({} if sent is None else vectors_after(terms, shift_D, sent), models))
 
 
@@ -220,8 +211,8 @@ def _learnt(terms: Terms, inputs: Inputs, mechanism: TrainingMechanism, cells: i
     persons = persons_at(terms.privacy, inputs.train, inputs.column, draws)
     match training, mechanism:
         case UnionStep(), DpSgd():
-            return clipped_gradients(inputs.recipe, inputs.base, inputs.train, training, mechanism, cells, noise,
-                                     rest=inputs.rest, persons=persons, device=inputs.device)
+            lesson = Lesson(inputs.base, inputs.train, inputs.rest, persons, device=inputs.device)
+            return clipped_gradients(inputs.recipe, lesson, training, mechanism, cells, noise)
         case Trees(), RowSum():
             return sums_of_leaves(training, inputs.recipe.task, inputs.base, inputs.train, cells, noise, persons)
         case _:
@@ -275,9 +266,9 @@ def personal_after(terms: Terms, inputs: Inputs, draws: Draws, guard: Guard) -> 
     """The site's own model after the round; it begins at the base model. None: none is agreed."""
     if terms.personal is None or not isinstance(terms.training, LocalTraining):
         return None
-    return personalise(inputs.recipe, inputs.kept.models.get(PERSONAL, inputs.base), inputs.train, terms.training,
-                       draws.personal(), guard, shared=inputs.base, pull=terms.personal.pull, rest=inputs.rest,
-                       time_is_up=guard.time_is_up, device=inputs.device)[0]
+    lesson = Lesson(inputs.kept.models.get(PERSONAL, inputs.base), inputs.train, inputs.rest, towards=inputs.base,
+                    device=inputs.device)
+    return personalise(inputs.recipe, lesson, terms.training, draws.personal(), guard, pull=terms.personal.pull)[0]
 
 
 def send(how: Compression | None, delta_D: Float32, kept: Kept, draws: Draws, seed: bytes) -> Sent:

@@ -33,7 +33,9 @@ from fedround.errors import DivergedError, QuorumError
 from fedround.learning.clusters import model_of, seeds, together
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
+from fedround.learning.guard import UNGUARDED
 from fedround.learning.learn import learn
+from fedround.learning.lesson import Lesson
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.recipe import Recipe, initial
 from fedround.learning.spec import LocalTraining
@@ -348,8 +350,8 @@ class _Run:
         """What the coordinator itself learns, for rules that compare with it."""
         if self._root is None or not now.terms.aggregation.rule.needs_root:
             return None
-        trained = learn(self._recipe, now.server.model, self._root, now.terms.training, NoMechanism(),
-                        self._chance.root(number), lambda: False, rest=self.sites.rest(next(iter(self._rows))))
+        lesson = Lesson(now.server.model, self._root, self.sites.rest(next(iter(self._rows))))
+        trained = learn(self._recipe, lesson, now.terms.training, NoMechanism(), self._chance.root(number), UNGUARDED)
         return ArrayNumbers(flatten(trained.delta))
 
 

@@ -14,13 +14,14 @@ import numpy as np
 from fedround.codec import Tensors, flatten
 from fedround.errors import ContractError
 from fedround.learning.examples import Examples
+from fedround.learning.guard import Countdown
 from fedround.learning.learn import learn
 from fedround.learning.recipe import Recipe
 from fedround.learning.spec import LocalTraining, Training
 from fedround.learning.threads import one_thread
 from fedround.learning.train import Trained
 from fedround.simulation.chance import Chance
-from fedround.simulation.jobs import Countdown, Done, Job, Learnt, OneGenerator, Pool
+from fedround.simulation.jobs import Done, Job, Learnt, OneGenerator, Pool
 from fedround.simulation.stacked import Stacked
 
 
@@ -81,11 +82,11 @@ class Trainer:
             draws = OneGenerator(self._chance.together(chunk.number, chunk.place))
             steps = chunk.training if isinstance(chunk.training, LocalTraining) else None
             return self.stacked.train(chunk.base, chunk.jobs, self._pool, draws, steps)
-        trained = [self._alone(chunk, job, Countdown(job.steps)) for job in chunk.jobs]
+        trained = [self._alone(chunk, job) for job in chunk.jobs]
         return Learnt(np.stack([flatten(one.delta) for one in trained]),
                       [Done(one.steps, one.within_clip, one.private) for one in trained])
 
-    def _alone(self, chunk: Chunk, job: Job, guard: Countdown) -> Trained:
+    def _alone(self, chunk: Chunk, job: Job) -> Trained:
         draws = self._chance.of(chunk.number, job.site).training(job.shift_D, job.rest.private)
-        return learn(self._recipe, chunk.base, self._rows[job.site], chunk.training, job.mechanism, draws, guard, job.start,
-                     shift_D=job.shift_D, time_is_up=guard.time_is_up, rest=job.rest, persons=job.persons)
+        return learn(self._recipe, job.lesson(chunk.base, self._rows[job.site]), chunk.training, job.mechanism, draws,
+                     Countdown(job.steps))

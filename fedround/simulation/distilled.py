@@ -29,6 +29,8 @@ from fedround.errors import ContractError
 from fedround.learning.batch import tensors_of
 from fedround.learning.examples import Arrays, Examples, rows_in
 from fedround.learning.furnished import check_fits
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
@@ -149,8 +151,8 @@ def fedmd(agreement: Agreement, parties: Mapping[str, Party], public: Arrays, *,
     models = {name: initial_tensors(party.recipe, seed) for name, party in parties.items()}
     for number in range(1, rounds + 1):
         for name, party in parties.items():
-            delta = train(party.recipe, models[name], party.train, training, mechanisms[name],
-                          stream(bytes(32), f"{seed} {number} {name}".encode()), lambda: False).delta
+            delta = train(party.recipe, Lesson(models[name], party.train), training, mechanisms[name],
+                          stream(bytes(32), f"{seed} {number} {name}".encode()), UNGUARDED).delta
             models[name] = {part: models[name][part] + delta[part] for part in delta}
         agreed_NC = consensus((len(party.train), answer(party.recipe, models[name], public))
                               for name, party in parties.items())

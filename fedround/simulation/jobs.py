@@ -16,6 +16,7 @@ import numpy.typing as npt
 from fedround.codec import Tensors
 from fedround.learning.batch import Batch, batch_of
 from fedround.learning.examples import Examples, joined
+from fedround.learning.lesson import Lesson
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.persons import Persons
 from fedround.learning.spec import LocalTraining
@@ -46,6 +47,10 @@ class Job(NamedTuple):
     cluster: int | None = None
     """Which of several models it trains; None: there is one for all."""
 
+    def lesson(self, base: Tensors, examples: Examples) -> Lesson:
+        """What this site's training is about, from this model and on its rows."""
+        return Lesson(base, examples, self.rest, self.persons, self.start, self.shift_D)
+
 
 @dataclass(frozen=True, eq=False)
 class Done:
@@ -64,24 +69,6 @@ class Learnt:
 
     delta_SD: Float32
     done: Sequence[Done]
-
-
-class Countdown:
-    """A guard (`fedround.rounds.site.Guard`) that nobody cancels, and whose time is up after `steps` steps (None: never)."""
-
-    def __init__(self, steps: int | None = None):
-        self._left = steps
-
-    def __call__(self) -> bool:
-        """Whether to stop and release nothing."""
-        return False
-
-    def time_is_up(self) -> bool:
-        """After a step: whether that was the last one."""
-        if self._left is None:
-            return False
-        self._left -= 1
-        return self._left <= 0
 
 
 class StackDraws(Protocol):

@@ -21,6 +21,7 @@ from fedround.learning.algorithms import Vectors
 from fedround.learning.clusters import chosen, model_of
 from fedround.learning.evaluate import Way, scored_rows, scores
 from fedround.learning.examples import Examples, joined, shapes
+from fedround.learning.guard import UNGUARDED, Countdown
 from fedround.learning.parts import Rest
 from fedround.learning.persons import Persons
 from fedround.learning.recipe import Recipe
@@ -34,7 +35,7 @@ from fedround.rounds.campaign import mechanism_for
 from fedround.rounds.offer import mechanism_of_all, offer
 from fedround.rounds.site import PERSONAL, PRIVATE, Inputs, Kept, Worked
 from fedround.simulation.chance import Chance
-from fedround.simulation.jobs import Countdown, Done, Job
+from fedround.simulation.jobs import Done, Job
 from fedround.simulation.spool import Updates
 from fedround.spoken import how_many
 from fedround.statistics import Release
@@ -172,7 +173,7 @@ class Sites:
         try:
             offered = offer(asks, terms, self.units[site], lambda _: True)
             return rounds.work(asks, terms, number, self._chance.plan(number), self._inputs(site, base), offered,
-                               self._chance.of(number, site), Countdown())
+                               self._chance.of(number, site), UNGUARDED)
         except ContractError as error:
             raise ContractError(f"site '{site}': {error}") from None
 

@@ -12,6 +12,8 @@ from torch import nn
 from fedround.codec import flatten
 from fedround.learning.algorithms import FedProx, Scaffold
 from fedround.learning.examples import Examples
+from fedround.learning.guard import UNGUARDED, Countdown
+from fedround.learning.lesson import Lesson
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Classify
@@ -92,11 +94,6 @@ def own(site: int):
     return stream(bytes(32), b"parity", str(site).encode())
 
 
-def up_after(steps: int | None):
-    done = iter(range(1, 100))
-    return lambda: steps is not None and next(done) >= steps
-
-
 def mechanisms(kind: str):
     for site, size in enumerate(SIZES):
         rate, noise = min(1.0, TRAINING.batch_size / size), 0.5 + site / 10
@@ -120,8 +117,8 @@ def compare(recipe: Recipe, kind: str, training: LocalTraining, steps=(None,) * 
     assert stacked.why_not(jobs[0].mechanism) is None
     learnt = stacked.train(base, jobs, pool_of(jobs, rows), Streams(len(jobs)))
     for place, job in enumerate(jobs):
-        alone = train(recipe, base, rows[place], training, job.mechanism, own(place), lambda: False,
-                                shift_D=job.shift_D, time_is_up=up_after(job.steps))
+        alone = train(recipe, Lesson(base, rows[place], shift_D=job.shift_D), training, job.mechanism, own(place),
+                      Countdown(job.steps))
         assert learnt.delta_SD[place] == pytest.approx(flatten(alone.delta), abs=3e-5)
         assert learnt.done[place].steps == alone.steps
         assert (learnt.done[place].within_clip is None) == (alone.within_clip is None)
@@ -163,7 +160,7 @@ def test_two_classes():
     base, jobs = initial_tensors(recipe, 0), [Job(name, NoMechanism()) for name in ("one", "other")]
     learnt = Stacked(recipe, TRAINING, rows[0]).train(base, jobs, pool_of(jobs, rows), Streams(2))
     for place in range(2):
-        alone = train(recipe, base, rows[place], TRAINING, NoMechanism(), own(place), lambda: False)
+        alone = train(recipe, Lesson(base, rows[place]), TRAINING, NoMechanism(), own(place), UNGUARDED)
         assert learnt.delta_SD[place] == pytest.approx(flatten(alone.delta), abs=1e-6)
 
 
@@ -185,7 +182,7 @@ def test_a_row_whose_gradient_is_not_finite_counts_as_zero(layer):
     base, sgd = initial_tensors(recipe, 1), DpSgd(noise_multiplier=0.1, clip_norm=0.8, sampling_rate=0.9, steps=5)
     jobs = [Job("one", sgd), Job("other", sgd)]
     learnt = Stacked(recipe, TRAINING, rows[0]).train(base, jobs, pool_of(jobs, rows), Streams(2))
-    alone = train(recipe, base, rows[0], TRAINING, sgd, own(0), lambda: False)
+    alone = train(recipe, Lesson(base, rows[0]), TRAINING, sgd, own(0), UNGUARDED)
     assert learnt.delta_SD[0] == pytest.approx(flatten(alone.delta), abs=3e-5)
 
 

@@ -19,6 +19,8 @@ import pytest
 from fedround import layout, sandbox
 from fedround.errors import Cancelled, ContractError, SetupError
 from fedround.learning.evaluate import scored_rows
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.parts import WHOLE
 from fedround.learning.recipe import initial, initial_tensors, load_recipe, order_of, schemas
 from fedround.learning.train import train
@@ -77,7 +79,7 @@ def test_training_and_scores_are_the_same(honest: Host, mechanism):
     assert order_of(apart) == order_of(here)
     assert try_out(apart, ROWS.form) == try_out(here, ROWS.form) == ()
     assert made_up(apart, 5, ROWS.form).digest == made_up(here, 5, ROWS.form).digest
-    found = [train(recipe, base[True], ROWS, TRAINING, mechanism, stream(bytes(32), b"x"), lambda: False)
+    found = [train(recipe, Lesson(base[True], ROWS), TRAINING, mechanism, stream(bytes(32), b"x"), UNGUARDED)
              for recipe in (here, apart)]
     assert all(np.array_equal(found[0].delta[name], found[1].delta[name]) for name in base[True])
     (one, there), (two, also) = (scored_rows(recipe, base[True], ROWS) for recipe in (here, apart))
@@ -259,7 +261,7 @@ def test_attack_under_the_unit_site_nothing_that_it_does_moves_what_leaves_by_mo
     sums.gradient_sum = lambda *_: np.full(17, {by})'''))
         recipe, noise = host.recipe(), GaussianUpdate(noise_multiplier=0.1, clip_norm=1.0)
         base = initial_tensors(load_recipe(host._file), 0)
-        delta = train(recipe, base, ROWS, TRAINING, noise, stream(bytes(32), b"x"), lambda: False).delta
+        delta = train(recipe, Lesson(base, ROWS), TRAINING, noise, stream(bytes(32), b"x"), UNGUARDED).delta
         assert np.linalg.norm([np.linalg.norm(part) for part in delta.values()]) <= 1.0 + 8 * 0.1 * np.sqrt(17)
         host.rest()
 

@@ -10,6 +10,8 @@ import pytest
 
 from fedround import codec, layout, optimizers
 from fedround.errors import ContractError, SetupError, TrustError
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.spec import FedAvg
 from fedround.learning.train import train
 from fedround.records import named
@@ -159,8 +161,8 @@ def test_another_control_draws_other_noise_under_the_same_plan(scaffold):
     mechanism = mechanism_for(terms.privacy, terms.training, terms.evaluation, 300)
     shift_D = shift_of(terms, given.served, given.kept)
     one, same, other = (codec.flatten(train(
-        site.recipe, given.base, given.train, terms.training, mechanism, draws.training(d, {}), lambda: False,
-        shift_D=d).delta) + 0.5 * 3 * d for d in (shift_D, shift_D, np.nextafter(shift_D, np.float32(np.inf))))
+        site.recipe, Lesson(given.base, given.train, shift_D=d), terms.training, mechanism, draws.training(d, {}),
+        UNGUARDED).delta) + 0.5 * 3 * d for d in (shift_D, shift_D, np.nextafter(shift_D, np.float32(np.inf))))
     assert np.array_equal(one, same)
     assert np.abs(one - other).min() > 1e-6
 

@@ -9,6 +9,8 @@ from fedround import codec, layout
 from fedround.compression import wire
 from fedround.compression.spec import Quantised, TopK
 from fedround.errors import ContractError
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.train import train
 from fedround.records import Answer, named
 from fedround.rounds import site as work
@@ -86,8 +88,8 @@ def test_the_noise_comes_first_and_costs_the_same(tmp_path, rows_are_judged_here
     said = federation.collect(planned).admitted["north"].answer
     assert said.update.mechanism.kind == "dp_sgd"
     given, draws = inputs.read(site, order, rows, lambda: False), SiteDraws(site.noise_secret, order.digest, rows.digest)
-    trained = train(site.recipe, given.base, given.train, terms.training, said.update.mechanism, draws.training(None, {}),
-                    lambda: False)
+    trained = train(site.recipe, Lesson(given.base, given.train), terms.training, said.update.mechanism,
+                    draws.training(None, {}), UNGUARDED)
     assert np.array_equal(compressed_D, codec.flatten(trained.delta))
     assert not np.array_equal(compressed_D, arrived(federation, planned, "north"))
     plain.answer("north", plain.plan())

@@ -13,7 +13,9 @@ import pytest
 from fedround import codec, layout
 from fedround.errors import ContractError, SetupError, TrustError
 from fedround.learning.evaluate import scored_rows, scores
+from fedround.learning.guard import UNGUARDED
 from fedround.learning.learn import learn
+from fedround.learning.lesson import Lesson
 from fedround.learning.parts import Rest
 from fedround.learning.recipe import schemas
 from fedround.learning.train import train
@@ -129,8 +131,8 @@ def test_another_head_draws_other_noise_under_the_same_plan(make):
 
     def draw(found):
         noise = draws.training(None, found.private)
-        drawn.append(codec.flatten(train(site.recipe, given.base, given.train, terms.training, mechanism, noise,
-                                         lambda: False, rest=found).delta))
+        drawn.append(codec.flatten(train(site.recipe, Lesson(given.base, given.train, found), terms.training, mechanism,
+                                         noise, UNGUARDED).delta))
 
     for found in (rest, rest, other):
         draw(found)

@@ -8,16 +8,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fedround.codec import Tensors
-from fedround.errors import ContractError
-from fedround.learning.apart import Sought
-from fedround.learning.device import DeviceName
-from fedround.learning.examples import Examples
-from fedround.learning.parts import NO_REST, Rest
-from fedround.learning.persons import NOBODY, Persons
+from fedround.learning.lesson import Lesson
+from fedround.learning.persons import NOBODY
 from fedround.learning.recipe import Recipe
 from fedround.learning.sums import gradient_sums
-from fedround.learning.train import NoisedGradients, bound_of, check_exact
+from fedround.learning.train import NoisedGradients, bound_of, check_exact, check_persons
 from fedround.learning.union.spec import UnionStep
 from fedround.privacy.noise import GRID, NoiseSource
 from fedround.privacy.spec import DpSgd
@@ -25,29 +20,25 @@ from fedround.privacy.spec import DpSgd
 Float64 = npt.NDArray[np.float64]
 
 
-def clipped_gradients(recipe: Recipe, base: Tensors, examples: Examples, training: UnionStep, mechanism: DpSgd, cells: int,
-                      noise: NoiseSource, *, rest: Rest = NO_REST, persons: Persons | None = None,
-                      device: DeviceName = "cpu") -> Float64:
-    """The sum over the drawn rows of their clipped gradients at `base`, with Gaussian noise, in clip norms, (D,).
+def clipped_gradients(recipe: Recipe, lesson: Lesson, training: UnionStep, mechanism: DpSgd, cells: int,
+                      noise: NoiseSource) -> Float64:
+    """The sum over the drawn rows of their clipped gradients at `lesson.base`, with Gaussian noise, in clip norms, (D,).
 
     Each row is drawn with chance `mechanism.sampling_rate`, whatever else is here, and moves the sum by a length of 1 at
-    most; with `persons`, each person. cells: so many of the noise's cells are one clip norm, and its standard deviation on
-    each number is GRID / cells: what the site adds to the noise that `mechanism` says
+    most; with `lesson.persons`, each person. cells: so many of the noise's cells are one clip norm, and its standard
+    deviation on each number is GRID / cells: what the site adds to the noise that `mechanism` says
     (`fedround.secure_sums.lattice.whole_cells`).
 
     Promises and does not promise what `train.train` does of one step: the draws must be secret and fresh, sums are exact,
     what is not finite adds nothing. Nothing depends on how many rows there are but the sum itself.
     Raises ContractError if the model cannot be trained so, or there are too many rows to be summed exactly.
     """
-    units = len(examples) if persons is None else len(persons)
-    if (None if persons is None else persons.most) != mechanism.rows_per_person:
-        raise ContractError("the mechanism is of persons and nobody says whose rows are whose, or the other way round")
-    check_exact(GRID / cells, units)
+    check_persons(mechanism, lesson)
+    check_exact(GRID / cells, lesson.units)
     own = mechanism.model_copy(update={"noise_multiplier": GRID / cells, "shared_by": None})
-    bound = bound_of(own, units * mechanism.sampling_rate)
-    with gradient_sums(recipe, Sought(base, rest, examples, training, bound, device)) as sums:
+    bound = bound_of(own, lesson.units * mechanism.sampling_rate)
+    with gradient_sums(recipe, lesson.sought(training, bound)) as sums:
         noised = NoisedGradients(sums, own, noise)
         sums.begin(int(noise.random(1)[0] * 2**53))       # for dropout and the like inside the model
-        chosen_U = np.flatnonzero(noise.random(units) < mechanism.sampling_rate)
-        drawn = chosen_U if persons is None else persons.row_PK[chosen_U].ravel()
-        return noised.cells(drawn, examples.counts_N[drawn] & (drawn != NOBODY)) / cells
+        drawn = lesson.rows_of(np.flatnonzero(noise.random(lesson.units) < mechanism.sampling_rate))
+        return noised.cells(drawn, lesson.examples.counts_N[drawn] & (drawn != NOBODY)) / cells

@@ -20,7 +20,9 @@ from fedround.compression.spec import Quantised
 from fedround.errors import ContractError
 from fedround.learning.algorithms import FedProx, Scaffold
 from fedround.learning.examples import Examples
+from fedround.learning.guard import UNGUARDED, Countdown
 from fedround.learning.law import law_of
+from fedround.learning.lesson import Lesson
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
@@ -53,7 +55,7 @@ def mechanism(rows, noise=2.0, training=TRAINING):
 def upload(recipe, features_NF, labels_N, how, seed, training=TRAINING):
     examples = Examples(features_NF.astype(np.float32), labels_N)
     base = initial_tensors(recipe, 0)
-    return flatten(train(recipe, base, examples, training, how, Source(seed), lambda: False).delta).astype(np.float64)
+    return flatten(train(recipe, Lesson(base, examples), training, how, Source(seed), UNGUARDED).delta).astype(np.float64)
 
 
 class Source:
@@ -93,9 +95,8 @@ def test_a_proximal_term_and_partial_work_leave_a_law_that_is_known(recipe, how,
     training = LocalTraining(**{**TRAINING.model_dump(exclude={"algorithm"}), **changes})
     done = 5 if training.partial == "refuse" else 3
     nothing = Examples(np.zeros((100, FEATURES), np.float32), np.zeros(100, dtype=np.int64))
-    noise_D = np.concatenate([flatten(train(
-        recipe, initial_tensors(recipe, 0), nothing, training, how, Source(seed), lambda: False,
-        time_is_up=iter([False, False, True]).__next__).delta).astype(np.float64) for seed in range(10)])
+    noise_D = np.concatenate([flatten(train(recipe, Lesson(initial_tensors(recipe, 0), nothing), training, how, Source(seed),
+                                            Countdown(3)).delta).astype(np.float64) for seed in range(10)])
     law = law_of(how, training, steps=done)
     assert noise_D.var() == pytest.approx(law.variance, rel=4 * math.sqrt(2 / len(noise_D)))
 

@@ -15,7 +15,9 @@ from fedround.learning.augmentation import Augmentation
 from fedround.learning.batch import Batch
 from fedround.learning.examples import Examples
 from fedround.learning.gradients import Clip, RowGradients, clipped_sum, gradient_sum
+from fedround.learning.guard import UNGUARDED
 from fedround.learning.learn import check_learner
+from fedround.learning.lesson import Lesson
 from fedround.learning.objective import Objective
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
@@ -104,8 +106,8 @@ def test_a_rare_label_that_weighs_more_is_found_more_often(three_classes):
     for weights in ((), (1.0, 1.0, 30.0)):
         training = LocalTraining(local_steps=60, batch_size=900, learning_rate=0.5, class_weights=weights)
         base = initial_tensors(three_classes, 0)
-        change = train(three_classes, base, Examples(x_NF, y_N), training, NoMechanism(), stream(bytes(32), b"w"),
-                       lambda: False).delta
+        change = train(three_classes, Lesson(base, Examples(x_NF, y_N)), training, NoMechanism(), stream(bytes(32), b"w"),
+                       UNGUARDED).delta
         w, b, v, c = (base[name] + change[name] for name in ("0.weight", "0.bias", "2.weight", "2.bias"))
         said_N = (np.tanh(x_NF @ w.T + b) @ v.T + c).argmax(1)
         found.append(float((said_N[y_N == 2] == 2).mean()))
@@ -176,5 +178,5 @@ def test_simulated_sites_weigh_rows_and_draw_copies_as_live_ones_do():
     pool = Pool({job.site: rows for job, rows in zip(jobs, examples, strict=True)})
     learnt = Stacked(recipe, training, examples[0]).train(base, jobs, pool, Streams(2))
     for place, job in enumerate(jobs):
-        alone = train(recipe, base, examples[place], training, job.mechanism, own(place), lambda: False)
+        alone = train(recipe, Lesson(base, examples[place]), training, job.mechanism, own(place), UNGUARDED)
         assert learnt.delta_SD[place] == pytest.approx(flatten(alone.delta), abs=3e-5)

@@ -11,6 +11,8 @@ from fedround.codec import flatten
 from fedround.errors import ContractError
 from fedround.learning.algorithms import FedProx, Scaffold
 from fedround.learning.descent import Descent, counts, scale
+from fedround.learning.guard import UNGUARDED, Countdown
+from fedround.learning.lesson import Lesson
 from fedround.learning.recipe import initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
@@ -138,11 +140,11 @@ class Recorded:
         return self.stream.cells(size)
 
 
-def one(recipe, examples, changes, steps=1, **more):
+def one(recipe, examples, changes, steps=1, guard=UNGUARDED, **more):
     noise = Recorded()
     training = LocalTraining(local_steps=steps, batch_size=10, learning_rate=0.1, **changes)
-    return noise, train(recipe, initial_tensors(recipe, 0), examples, training,
-                                  HOW.model_copy(update={"steps": steps}), noise, lambda: False, **more)
+    return noise, train(recipe, Lesson(initial_tensors(recipe, 0), examples, **more), training,
+                        HOW.model_copy(update={"steps": steps}), noise, guard)
 
 
 @pytest.mark.parametrize("changes", ALGORITHMS, ids=str)
@@ -166,24 +168,23 @@ def test_the_first_steps_noised_gradient_is_the_same_whatever_is_made_of_it(reci
 
 def test_a_site_whose_time_is_up_returns_the_steps_that_it_did(recipe, examples):
     """The same as if the plan had asked for so few, but charged, and drawn, as part of the whole."""
-    stop = {"time_is_up": iter([False, False, True]).__next__}
-    _, kept = one(recipe, examples, {"partial": "keep"}, steps=8, **stop)
+    _, kept = one(recipe, examples, {"partial": "keep"}, steps=8, guard=Countdown(3))
     _, few = one(recipe, examples, {}, steps=3)
     assert kept.steps == 3
     assert np.array_equal(flatten(kept.delta), flatten(few.delta))
-    _, normalised = one(recipe, examples, {"partial": "normalise"}, steps=8, time_is_up=iter([False, False, True]).__next__)
+    _, normalised = one(recipe, examples, {"partial": "normalise"}, steps=8, guard=Countdown(3))
     assert flatten(normalised.delta) == pytest.approx(flatten(few.delta) * 8 / 3, rel=1e-5)
-    _, refused = one(recipe, examples, {}, steps=8, time_is_up=lambda: True)
+    _, refused = one(recipe, examples, {}, steps=8, guard=Countdown(1))
     assert refused.steps == 8
 
 
 def test_the_mean_gradient_of_a_round_is_the_sites_control(recipe, examples):
     base, training = initial_tensors(recipe, 0), LocalTraining(local_steps=1, learning_rate=0.1, algorithm=Scaffold())
-    plain = flatten(train(recipe, base, examples, LocalTraining(local_steps=1, learning_rate=0.1), NoMechanism(),
-                          stream(SECRET, b"plan"), lambda: False).delta)
+    plain = flatten(train(recipe, Lesson(base, examples), LocalTraining(local_steps=1, learning_rate=0.1), NoMechanism(),
+                          stream(SECRET, b"plan"), UNGUARDED).delta)
     shift_D = np.linspace(-1, 1, 21, dtype=np.float32)
-    trained = train(recipe, base, examples, training, NoMechanism(), stream(SECRET, b"plan"), lambda: False,
-                              shift_D=shift_D)
+    trained = train(recipe, Lesson(base, examples, shift_D=shift_D), training, NoMechanism(), stream(SECRET, b"plan"),
+                    UNGUARDED)
     kept = training.algorithm.at_site(shift_D, flatten(trained.delta), training)
     assert kept["control"] == pytest.approx(-plain / 0.1, abs=1e-5)
 

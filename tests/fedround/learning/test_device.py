@@ -11,6 +11,8 @@ from fedround.errors import SetupError
 from fedround.learning import device
 from fedround.learning.batch import Batch
 from fedround.learning.device import OnDevice, chosen, described, working_on
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.recipe import initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
@@ -105,8 +107,8 @@ def test_every_draw_comes_from_the_sites_stream_whatever_the_device(recipe, exam
         if name == "auto":      # another tensor for every weight, so that they must be copied after each step
             monkeypatch.setattr(device.OnDevice, "__init__", _apart)
         training = LocalTraining(local_steps=3, batch_size=20)
-        found.append(flatten(train(recipe, initial_tensors(recipe, 0), examples, training, sgd, Spy(), lambda: False,
-                                   device=name).delta))
+        found.append(flatten(train(recipe, Lesson(initial_tensors(recipe, 0), examples, device=name), training, sgd, Spy(),
+                                   UNGUARDED).delta))
     assert asked[0] == asked[1]
     assert len(asked[0]) == 7
     assert np.array_equal(*found)

@@ -12,6 +12,8 @@ from fedround.errors import ContractError
 from fedround.learning.batch import batch_of
 from fedround.learning.examples import Examples
 from fedround.learning.gradients import Clip, RowGradients, clipped_sum
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.lora import LoRALinear, adapt, merge
 from fedround.learning.objective import Objective
 from fedround.learning.parts import furnish
@@ -45,8 +47,7 @@ def furnished(recipe: Recipe, *parts) -> nn.Module:
 def learn(recipe: Recipe, rows: Examples, mechanism, steps: int = 3, rate: float = 0.5):
     base, rest = initial(recipe, 0)
     training = LocalTraining(local_steps=steps, batch_size=40, learning_rate=rate)
-    return base, rest, train(recipe, base, rows, training, mechanism, stream(bytes(32), b"a plan"), lambda: False,
-                                       rest=rest)
+    return base, rest, train(recipe, Lesson(base, rows, rest), training, mechanism, stream(bytes(32), b"a plan"), UNGUARDED)
 
 
 def test_an_adapted_model_begins_as_the_model_it_adapts():

@@ -13,6 +13,8 @@ from fedround.errors import ContractError
 from fedround.learning.algorithms import FedProx, Scaffold
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.parts import Rest, divide
 from fedround.learning.recipe import Recipe, initial, schemas
 from fedround.learning.spec import LocalTraining, Parts
@@ -37,7 +39,7 @@ def trained(recipe: Recipe, parts: Parts, examples: Examples, mechanism, trainin
 
 
 def learn(recipe, base, examples, mechanism, training=TRAINING, **more):
-    return train(recipe, base, examples, training, mechanism, stream(bytes(32), b"a plan"), lambda: False, **more)
+    return train(recipe, Lesson(base, examples, **more), training, mechanism, stream(bytes(32), b"a plan"), UNGUARDED)
 
 
 @given(role=st.lists(st.sampled_from(("shared", "private", "frozen")), min_size=4, max_size=4))

@@ -14,6 +14,8 @@ from fedround.errors import ContractError
 from fedround.learning.batch import Batch
 from fedround.learning.examples import Examples
 from fedround.learning.gradients import LARGEST_CHUNK, Clip, RowGradients, clipped_sum
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.objective import Objective
 from fedround.learning.persons import NOBODY, count, ids_of, persons_of
 from fedround.learning.recipe import initial_tensors
@@ -165,8 +167,8 @@ def trained(recipe, examples: Examples, whose: np.ndarray, most: int = 50, noise
     how = DpSgd(**{"noise_multiplier": 1.0, "clip_norm": 0.05, "sampling_rate": 1.0, "steps": 1, "rows_per_person": most,
                    **mechanism})
     training = LocalTraining(local_steps=1, batch_size=64, learning_rate=1.0)
-    return train(recipe, initial_tensors(recipe, 0), examples, training, how, noise or Everybody(), lambda: False,
-                 persons=persons_of(whose, examples.counts_N, most, KEY))
+    lesson = Lesson(initial_tensors(recipe, 0), examples, persons=persons_of(whose, examples.counts_N, most, KEY))
+    return train(recipe, lesson, training, how, noise or Everybody(), UNGUARDED)
 
 
 def as_if_gone(examples: Examples, gone: np.ndarray) -> Examples:
@@ -189,8 +191,8 @@ def test_attack_a_person_with_fifty_rows_moves_an_update_by_one_clip_norm_and_si
 
     training = LocalTraining(local_steps=1, batch_size=150, learning_rate=learning_rate)
     records = DpSgd(noise_multiplier=1.0, clip_norm=clip_norm, sampling_rate=1.0, steps=1)
-    assert moved(lambda rows: train(recipe, initial_tensors(recipe, 0), rows, training, records, Everybody(),
-                                    lambda: False), 150) > 45
+    assert moved(lambda rows: train(recipe, Lesson(initial_tensors(recipe, 0), rows), training, records, Everybody(),
+                                    UNGUARDED), 150) > 45
     assert 0.9 < moved(lambda rows: trained(recipe, rows, whose), 101) <= 1 + 1e-4
 
 
@@ -225,5 +227,5 @@ def test_a_mechanism_of_persons_needs_to_know_whose_rows_are_whose(recipe, examp
     for mechanism, known in ((how, persons), (how.model_copy(update={"rows_per_person": 2}), None),
                              (how.model_copy(update={"rows_per_person": 3}), persons)):
         with pytest.raises(ContractError, match="whose rows are whose"):
-            train(recipe, initial_tensors(recipe, 0), examples, training, mechanism, Everybody(), lambda: False,
-                  persons=known)
+            train(recipe, Lesson(initial_tensors(recipe, 0), examples, persons=known), training, mechanism, Everybody(),
+                  UNGUARDED)

@@ -11,6 +11,8 @@ from fedround.codec import flatten
 from fedround.errors import ContractError
 from fedround.learning import sums as module
 from fedround.learning.examples import Examples
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.recipe import initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
@@ -34,14 +36,10 @@ class Silence:
         return np.zeros(size, np.int64)
 
 
-def never() -> bool:
-    return False
-
-
 def delta(recipe, examples, mechanism, noise=None, start=0, **changes):
     training = LocalTraining(**{"local_steps": 3, "batch_size": 10, "learning_rate": 0.5, **changes})
-    return train(recipe, initial_tensors(recipe, 0), examples, training, mechanism,
-                           noise or stream(SECRET, b"plan"), never, start)
+    return train(recipe, Lesson(initial_tensors(recipe, 0), examples, start=start), training, mechanism,
+                 noise or stream(SECRET, b"plan"), UNGUARDED)
 
 
 # -- the unit `site` -----------------------------------------------------------------------------------------------------
@@ -185,8 +183,8 @@ def test_without_noise_it_is_ordinary_descent_over_the_order(recipe, examples):
     weights = initial_tensors(recipe, 0)
     for step in range(3):
         rows = Examples(examples.inputs["x"][10 * step:10 * step + 10], examples.targets["y"][10 * step:10 * step + 10])
-        one = train(recipe, weights, rows, LocalTraining(local_steps=1, batch_size=10, learning_rate=0.5), NoMechanism(),
-                    Silence(), never).delta
+        one = train(recipe, Lesson(weights, rows), LocalTraining(local_steps=1, batch_size=10, learning_rate=0.5),
+                    NoMechanism(), Silence(), UNGUARDED).delta
         weights = {name: weights[name] + one[name] for name in weights}
     assert private == pytest.approx(flatten(weights) - flatten(initial_tensors(recipe, 0)), abs=0.05)
 

@@ -10,6 +10,8 @@ from torch import nn
 
 from fedround.agreement import Agreement
 from fedround.learning.examples import Examples
+from fedround.learning.guard import UNGUARDED, Guard
+from fedround.learning.lesson import Lesson
 from fedround.learning.recipe import Recipe, initial
 from fedround.learning.train import train
 from fedround.privacy.noise import stream
@@ -60,19 +62,6 @@ class Draws:
         return SEED
 
 
-class Guard:
-    """Nobody stops it, and its time is not up."""
-
-    def __init__(self, *, stop: bool = False, late: bool = False):
-        self._stop, self._late = stop, late
-
-    def __call__(self) -> bool:
-        return self._stop
-
-    def time_is_up(self) -> bool:
-        return self._late
-
-
 def inputs(agreement: Agreement, kept: Kept | None = None, served=None, rows: int = 40) -> Inputs:
     generator = np.random.default_rng(1)
     x, y = generator.normal(size=(2, rows, 3)).astype(np.float32), generator.integers(0, 2, (2, rows))
@@ -82,15 +71,15 @@ def inputs(agreement: Agreement, kept: Kept | None = None, served=None, rows: in
                   columns.__getitem__)
 
 
-def done(asks, agreement: Agreement, kept: Kept | None = None, served=None, number: int = 2, guard: Guard | None = None):
+def done(asks, agreement: Agreement, kept: Kept | None = None, served=None, number: int = 2, guard: Guard = UNGUARDED):
     given_, terms, draws = inputs(agreement, kept, served), agreement.terms(), Draws([])
     offered = offer(asks, terms, len(given_.train), lambda _: True)
-    return work(asks, terms, number, SEED, given_, offered, draws, guard or Guard()), draws.asked, given_
+    return work(asks, terms, number, SEED, given_, offered, draws, guard), draws.asked, given_
 
 
 def trained(agreement: Agreement, given_: Inputs, shift_D=None):
     """By hand: what the release of the training is, before it is packed."""
     mechanism = offer(Train(), agreement.terms(), len(given_.train), lambda _: True).training
     what = ("training", None if shift_D is None else hashlib.sha256(shift_D).hexdigest(), tuple(given_.rest.private))
-    return train(RECIPE, given_.base, given_.train, agreement.training, mechanism, stream(SEED, str(what).encode()),
-                 lambda: False, shift_D=shift_D, rest=given_.rest)
+    return train(RECIPE, Lesson(given_.base, given_.train, given_.rest, shift_D=shift_D), agreement.training, mechanism,
+                 stream(SEED, str(what).encode()), UNGUARDED)

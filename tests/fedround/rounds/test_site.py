@@ -14,6 +14,7 @@ from fedround.codec import flatten, schema_of
 from fedround.compression import wire
 from fedround.compression.spec import Quantised, TopK
 from fedround.errors import Cancelled, ContractError
+from fedround.learning.guard import UNGUARDED, Countdown
 from fedround.learning.parts import NO_REST, Rest
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, NoMechanism, RowSum
@@ -35,7 +36,8 @@ from fedround.rounds.site import (
     work,
 )
 from fedround.statistics import release
-from tests.fedround.rounds.at_a_site import AGES, RECORD, SCORES, SEED, Draws, Guard, agreed, done, inputs, trained
+from tests.fedround.rounds.at_a_site import AGES, RECORD, SCORES, SEED, Draws, agreed, done, inputs, trained
+from tests.guards import Stopped
 
 # -- what is done ------------------------------------------------------------------------------------------------------
 
@@ -111,7 +113,7 @@ def test_when_time_is_up_the_update_and_the_personal_model_have_the_steps_so_far
     training = {"batch_size": 16, "learning_rate": 0.5, "partial": "keep"}
     long, short = (agreed(personal={"name": "ditto", "pull": 0.1}, training={**training, "local_steps": steps})
                    for steps in (3, 1))
-    late, _, _ = done(Train(), long, guard=Guard(late=True))
+    late, _, _ = done(Train(), long, guard=Countdown(1))
     one, _, _ = done(Train(), short)
     assert (late.declared.steps, one.declared.steps) == (1, None)
     assert late.payload == one.payload
@@ -120,12 +122,12 @@ def test_when_time_is_up_the_update_and_the_personal_model_have_the_steps_so_far
 
 def test_who_is_stopped_releases_nothing_and_who_holds_out_nothing_says_no_scores():
     with pytest.raises(Cancelled):
-        done(Train(), agreed(), guard=Guard(stop=True))
+        done(Train(), agreed(), guard=Stopped())
     terms, given_ = agreed().terms(), inputs(agreed())
     bare = Inputs(given_.recipe, given_.base, NO_REST, {}, Kept(), given_.train, None, given_.column)
     asks = Evaluate(statistics=(SCORES,))
     with pytest.raises(ContractError, match="holds out no rows"):
-        work(asks, terms, 1, SEED, bare, offer(asks, terms, 40, lambda _: True), Draws([]), Guard())
+        work(asks, terms, 1, SEED, bare, offer(asks, terms, 40, lambda _: True), Draws([]), UNGUARDED)
 
 
 # -- from a delta to what leaves ---------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ from fedround.codec import schema_of
 from fedround.errors import ContractError, ToleranceError
 from fedround.federation import MORE_ROWS
 from fedround.learning.examples import Examples, joined
+from fedround.learning.guard import UNGUARDED
+from fedround.learning.lesson import Lesson
 from fedround.learning.recipe import Recipe, initial
 from fedround.learning.spec import LocalTraining
 from fedround.learning.trees.declared import builder_of
@@ -36,7 +38,6 @@ from fedround.rounds.server import Server
 from fedround.rounds.site import Inputs, Kept, work
 from fedround.rounds.summed import HELD_OUT_TOO, Added, Part, in_ring, layout, out_of, read
 from fedround.secure_sums.spec import SecureSum, SumGroups
-from fedround.simulation.jobs import Countdown
 from fedround.statistics import Histogram, Importance, Scores
 from fedround.terms import Together
 
@@ -110,7 +111,7 @@ def asked(terms, asks, sites: list[Inputs], draws: list[Draws]):
     offered = offer(asks, terms, 1, lambda _: True)
     size = codec.coordinates(terms.sent(schema_of(sites[0].base)))
     parts = layout(asks, terms, size, offered.mechanisms)
-    told = [work(asks, terms, 1, bytes(32), one, offered, draw, Countdown()) for one, draw in zip(sites, draws, strict=True)]
+    told = [work(asks, terms, 1, bytes(32), one, offered, draw, UNGUARDED) for one, draw in zip(sites, draws, strict=True)]
     assert all(one.releases == () and one.declared is None and one.payload is None for one in told)
     return parts, [in_ring(parts, one.summand_S) for one in told], offered.mechanisms
 
@@ -156,7 +157,8 @@ def test_the_step_is_the_mean_clipped_gradient_by_the_rows_that_are_expected():
     assert mechanism.sampling_rate == 0.6
     assert mechanism.clip_norm == 0.7
     base, _ = initial(RECIPE, 0)
-    sum_D = clipped_gradients(RECIPE, base, whole, UnionStep(batch_size=60), mechanism, parts[0].cells, Silent()) * 0.7
+    sum_D = clipped_gradients(RECIPE, Lesson(base, whole), UnionStep(batch_size=60), mechanism, parts[0].cells,
+                              Silent()) * 0.7
     delta_D = read(asks, terms, [Added(out_of(parts, told[0]), MEMBERS, 50)], mechanisms).delta_D
     np.testing.assert_allclose(delta_D, -2.0 * sum_D / (0.6 * 50), atol=1e-3)
     assert np.abs(delta_D).max() > 0.1
@@ -195,7 +197,7 @@ def test_one_record_moves_the_sum_by_a_unit_at_most_whatever_it_is(row, label):
     mechanism, cells = DpSgd(noise_multiplier=1.0, clip_norm=0.7, sampling_rate=1.0, steps=1, shared_by=3), 2 ** 20
 
     def summed(examples: Examples) -> np.ndarray:
-        return cells * clipped_gradients(RECIPE, base, examples, UnionStep(batch_size=60), mechanism, cells, Silent())
+        return cells * clipped_gradients(RECIPE, Lesson(base, examples), UnionStep(batch_size=60), mechanism, cells, Silent())
 
     moved = summed(joined([others, hostile])) - summed(others)
     assert np.array_equal(moved, np.rint(moved))
