@@ -243,13 +243,13 @@ def _answer(stand_in: Site, planned: Planned, shape: Shape) -> None:
 def _told(stand_in: Site, planned: Planned, before: ledger.Ledger, known: Rehearsed) -> Rehearsed:
     """What lies in the folders after the round."""
     plan = planned.plan
-    entry = next(entry for entry in outbox.entries(stand_in.safe) if entry.body["plan"] == planned.digest)
+    entry = next(entry for entry in outbox.entries(stand_in.safe) if entry.body.plan == planned.digest)
     after, delta_dp = ledger.read(stand_in.ledger), stand_in.policy.delta_dp
     new = after.charges[len(before.charges):]
-    carried_out = "reason" not in entry.body
+    reason = entry.body.reason
     return replace(
-        known, carried_out=carried_out,
-        decision="carry out" if carried_out else f"{entry.body['reason']}: {entry.body['detail']}",
+        known, carried_out=reason is None,
+        decision="carry out" if reason is None else f"{reason}: {entry.body.detail}",
         mechanisms=tuple(mechanism for charge in new for mechanism in charge.mechanisms),
         costs={unit: Cost(ledger.held(before, delta_dp, unit=unit), ledger.held(after, delta_dp, unit=unit), most,
                           ledger.spent(after, delta_dp, run=plan.run, unit=unit))

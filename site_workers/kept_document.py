@@ -43,6 +43,7 @@ class KeptBody(_Some):
     site: str
     asked: Purpose
     reason: str | None = None
+    detail: str = ""
     update: _Update | None = None
     masked: _Masked | None = None
     material: KeptFile | None = None

@@ -53,7 +53,7 @@ def test_attack_too_few_rows_of_a_label_is_for_the_operator_and_changes_nothing_
     assert not said["ok"]
     assert "the policy asks for 10000 of each label; 2 labels have fewer: do not join yet" in said["detail"]
     assert federation.answer("north", planned) == twin.answer("north", twin_planned) == "update"
-    sent = [{key: outbox.find(one.site("north").safe, plan.plan).body[key]
+    sent = [{key: json.loads(outbox.find(one.site("north").safe, plan.plan).answer)["body"][key]
              for key in ("checks", "releases", "update", "charges")}
             for one, plan in ((federation, planned), (twin, twin_planned))]
     assert sent[0] == sent[1]
