@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from typer.testing import CliRunner
 
@@ -33,12 +34,21 @@ from tests.small_federation import SmallFederation
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> SmallFederation:
-    """Two rounds with momentum; in the second, south pulls backwards. The first has its contributions."""
+    """Two rounds with momentum; in the second, south undoes ten times what the others do: its own update alone, noised, may
+    point anywhere. The first has its contributions.
+    """
     federation = small_federation.make(tmp_path_factory.mktemp("begun"), incentive={"points": 900.0, "floor": 0.1})
     federation.round()
-    federation.round(lies={"south": lambda update_D: -20 * update_D})
+    federation.round(lies={"south": lambda update_D: -10 * sum(
+        sent(federation, site)[-len(update_D):] for site in ("north", "east"))})
     contributed(federation.coordinator, "spring", 1)
     return federation
+
+
+def sent(federation: SmallFederation, site: str) -> npt.NDArray[np.float32]:
+    """The file of this site's update in round 2; the update's numbers are its end."""
+    data = (federation.root / "store" / layout.delta(site, "spring", 2, 1)).read_bytes()
+    return np.frombuffer(data[len(data) % 4:], "<f4")
 
 
 @pytest.fixture

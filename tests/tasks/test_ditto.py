@@ -85,8 +85,8 @@ def test_one_that_goes_astray_stops_no_answer_and_leaves_the_last_one_in_place(m
     planned = federation.plan()
     sound = federation.undisturbed("north", planned, tmp_path / "sound")
     with monkeypatch.context() as patch:
-        patch.setattr(work, "personalise", lambda _, model, *__, **___: (
-            {name: np.full_like(array, np.nan) for name, array in model.items()}, {}))
+        patch.setattr(work, "personalise", lambda _, lesson, *__, **___: (
+            {name: np.full_like(array, np.nan) for name, array in lesson.base.items()}, {}))
         assert federation.answer("north", planned) == "update"
     delta = layout.delta("north", "spring", 2, 1)
     assert (federation.root / "store" / delta).read_bytes() == (sound.root / "store" / delta).read_bytes()

@@ -20,7 +20,8 @@ from fedround.learning.tasks import Classify, Regress
 from fedround.values import parse
 from tests.small_federation import rows
 from validation import encoding
-from validation.encoding import Answer, _check_labels
+from validation.answers import ChildSaid
+from validation.encoding import _check_labels
 
 apart = pytest.mark.skipif(sandbox.lacking() is not None, reason=str(sandbox.lacking()))
 
@@ -131,9 +132,9 @@ BODIES = [
 def test_attack_arrays_that_are_none(tmp_path: Path, body: bytes):
     file = tmp_path / "rows.csv"
     file.write_text("x1,x2,y\n1,2,1\n")
-    assert len(Answer(io.BytesIO(NAMES + X + Y + THERE)).examples([file])[0]) == 3
+    assert len(ChildSaid(io.BytesIO(NAMES + X + Y + THERE)).examples([file])[0]) == 3
     with pytest.raises(ValueError, match=r"."):
-        Answer(io.BytesIO(body)).examples([file])
+        ChildSaid(io.BytesIO(body)).examples([file])
 
 
 @pytest.mark.parametrize("arrays", [
@@ -143,14 +144,14 @@ def test_attack_arrays_that_are_none(tmp_path: Path, body: bytes):
     (npy(np.zeros(3, "S4")), Y, THERE), (npy(np.zeros(3, [("a", "f4")])), Y, THERE)])
 def test_attack_rows_that_are_none(tmp_path: Path, arrays: tuple[bytes, ...]):
     with pytest.raises(ContractError):
-        Answer(io.BytesIO(NAMES + b"".join(arrays))).examples([tmp_path / "rows.csv"])
+        ChildSaid(io.BytesIO(NAMES + b"".join(arrays))).examples([tmp_path / "rows.csv"])
 
 
 def test_attack_an_answer_is_no_longer_than_what_its_process_may_hold(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(encoding.gate, "memory_for", lambda paths: 10_000)
     giant = npy(np.zeros((10_000, 1), np.float32))
     with pytest.raises(ValueError, match="no array"):
-        Answer(io.BytesIO(NAMES + giant + Y + THERE)).examples([tmp_path / "rows.csv"])
+        ChildSaid(io.BytesIO(NAMES + giant + Y + THERE)).examples([tmp_path / "rows.csv"])
 
 
 @pytest.mark.parametrize("label_N", [
