@@ -81,6 +81,8 @@ def _warn(folder: Path) -> None:
 
 def ask(candidate: Candidate, where: str, yes: bool, digests: list[str]) -> None:
     """Show a candidate and the notes about it, and ask. Raises ContractError if it is not what --digest names."""
+    from rich.pager import SystemPager
+
     from site_workers import approval
 
     if digests and not any(approval.matches(candidate.digest, digest) for digest in digests):
@@ -89,7 +91,7 @@ def ask(candidate: Candidate, where: str, yes: bool, digests: list[str]) -> None
     if yes and not digests:
         raise ContractError("--yes approves only what --digest names: give the digest of each file")
     if not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        typer.echo_via_pager(candidate.body.decode())
+        SystemPager().show(candidate.body.decode())
     out.say(f"{candidate.kind:<12}'{{}}', {{}}, {{}} lines", candidate.name, where, len(candidate.body.splitlines()))
     if candidate.kind == "recipe":
         out.print(f"imports     {', '.join(candidate.imports) or 'nothing'}", highlight=False)

@@ -175,10 +175,13 @@ def read_plan(store: ObjectStore, said: Commit | Finding, coordinator: str, purp
     """
     what = "commit" if isinstance(said, Commit) else "finding"
     source = f"plan of round {said.round} of run '{said.run}'"
+    missing = f"{source}: the plan that the {what} names is not in the store"
+    if (named := said.plan) is None:    # nobody was asked for round 0
+        raise ChainError(missing)
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             document = read_document(store, layout.plan(said.run, said.round, attempt, purpose),
-                                     lambda found: compared(found, said.plan, source, what))
+                                     lambda found: compared(found, named, source, what))
         except NotFoundError:
             break
         except (TooLargeError, TrustError):
@@ -188,7 +191,7 @@ def read_plan(store: ObjectStore, said: Commit | Finding, coordinator: str, purp
             if getattr(said, name) != getattr(plan, name):
                 raise ChainError(f"{source}: asks for something else than what was committed: {name}")
         return plan
-    raise ChainError(f"{source}: the plan that the {what} names is not in the store")
+    raise ChainError(missing)
 
 
 def _plan(store: ObjectStore, document: bytes, run: str, number: int, attempt: int, purpose: Purpose, coordinator: str

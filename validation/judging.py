@@ -267,14 +267,17 @@ def _answer(line: bytes, agreed: set[CheckId], rows: Path) -> Judged:
         case {"files": list(files)} if files:
             return _together([_answer(json.dumps(file).encode(), agreed, rows) for file in files])
         case {"left_out": list(places), "total": int(total), **found} if (
-                all(isinstance(place, int) for place in places)
-                and all(isinstance(found.get(name), list) and agreed.issuperset(found[name]) for name in _IDS)):
+                all(isinstance(place, int) for place in places) and all(_are_in(agreed, found.get(name)) for name in _IDS)):
             return Judged(**{name: tuple(found[name]) for name in _IDS}, left_out=tuple(places), total=total)
         case {"error": str(kind), "message": str(message)} if kind in _ERRORS:
             raise _ERRORS[kind](message)
         case _:
             raise SetupError(f"the process that checks the rows at {rows} ended without an answer; is there enough "
                              f"memory? 'python -m validation.judging CONTRACT {rows}' runs it by hand")
+
+
+def _are_in(agreed: set[CheckId], said: object) -> bool:
+    return isinstance(said, list) and all(isinstance(one, str) and one in agreed for one in said)
 
 
 def _main(contract: str, *paths: str) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +31,23 @@ def typed(answers: str, *arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], input=answers)
 
 
+def typed_on_a_terminal(answers: str, *arguments: object) -> tuple[int, str]:
+    """The same on a terminal, as a process; its pager is cat. The exit code, and all that the terminal showed."""
+    ours, its = pty.openpty()
+    line = [sys.executable, "-m", "fedround_cli.main", *map(str, arguments)]
+    with subprocess.Popen(line, stdin=its, stdout=its, stderr=its,
+                          env={**os.environ, "PAGER": "cat", "TERM": "xterm"}) as process, open(ours, "rb", 0) as terminal:
+        os.close(its)
+        os.write(ours, answers.encode())
+        shown = b""
+        try:
+            while piece := terminal.read(1 << 16):
+                shown += piece
+        except OSError:         # Linux says so that the other end is closed
+            pass
+    return process.returncode, shown.decode().replace("\r\n", "\n")
+
+
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "other.py"
@@ -49,6 +70,14 @@ def test_approving_shows_what_it_is_what_it_imports_and_what_to_compare(fedround
     for part in ("'tiny'", str(recipe), "numpy, torch", in_groups(OTHERS_DIGEST),
                  in_numbers(OTHERS_DIGEST), "Have you read it"):
         assert part in result.output
+    assert OTHERS_DIGEST in approved(north)
+
+
+def test_on_a_terminal_the_file_itself_is_shown_first(federation: SmallFederation, north: Path, recipe: Path):
+    code, shown = typed_on_a_terminal("y\n", "site", "approve", north, recipe)
+    assert code == 0, shown
+    assert OTHER in shown
+    assert shown.index(OTHER) < shown.index("Have you read it")
     assert OTHERS_DIGEST in approved(north)
 
 

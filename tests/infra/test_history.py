@@ -108,6 +108,15 @@ def test_what_a_commit_names_must_be_there(past: Past):
             read()
 
 
+def test_a_commit_that_names_no_plan_has_none_whatever_lies_there(past: Past):
+    """Nobody was asked for round 0."""
+    began = history.read_commit(past.store(), RUN, 0, past.identity.key).commit
+    store = past.store(**{layout.plan(RUN, 0, 1, "train"): past.objects[layout.plan(RUN, 1, 1, "train")]})
+    for one in (past.store(), store):
+        with pytest.raises(ChainError, match="names is not in the store"):
+            history.read_plan(one, began, past.identity.key)
+
+
 def test_other_bytes_under_a_name_are_not_believed(past: Past, monkeypatch: pytest.MonkeyPatch):
     commit, key = past.commit, past.identity.key
     places = (layout.checkpoint(RUN, 1, commit.checkpoint), layout.model(commit.model))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 import traceback
 from pathlib import Path
 
@@ -195,6 +196,17 @@ def test_a_subprocess_passes_our_errors_on_and_stops_in_time(tmp_path):
         judge_in_subprocess([tmp_path / "torn.parquet"], path)
     with pytest.raises(SetupError, match="longer than"):
         judge_in_subprocess([tmp_path / "torn.parquet"], path, timeout_s=0.01)
+
+
+@pytest.mark.parametrize("wrong", [[["x"]], [{"x": 1}], ["of nobody"], [1], "x", None])
+def test_a_subprocess_that_names_anything_but_checks_has_not_answered(tmp_path, monkeypatch, wrong):
+    answer = {"form": (), "form_warnings": (), "rows": (), "tables": (), "warnings": (), "left_out": (), "total": 1}
+    rows, path = tmp_path / "rows.parquet", contract_file(tmp_path)
+    for said in (answer | {"warnings": wrong}, {"files": [answer, answer | {"warnings": wrong}]}):
+        done = subprocess.CompletedProcess([], 0, json.dumps(said).encode())
+        monkeypatch.setattr(subprocess, "run", lambda *_, done=done, **__: done)
+        with pytest.raises(SetupError, match="ended without an answer"):
+            judge_in_subprocess([rows], path)
 
 
 # -- what one record can change is not told ----------------------------------------------------------------------------
