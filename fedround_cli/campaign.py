@@ -66,7 +66,7 @@ async def show_campaign(coordinator: Coordinator, flow: str, request: dict[str, 
 
 def line(record: RoundRecord) -> str:
     """One committed round in one line."""
-    outcomes = [site.outcome for site in record.sites]
+    outcomes: list[str] = [site.outcome for site in record.sites]
     parts = [f"[bold]round {record.round:>3}[/]", f"[green]{how_many(outcomes.count('updated'), 'update'):>11}[/]"]
     for outcome, colour in (("left_out", "red"), ("refused", "yellow"), ("rejected", "red"), ("missing", "yellow"),
                             ("excluded", "red")):

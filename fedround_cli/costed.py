@@ -86,7 +86,8 @@ def _training(table: dict[str, Any], recipe: Path | None, source: str) -> Traini
 
     if recipe is not None and (said := load_recipe(recipe).learner) is not None:
         return said
-    return parse(NAMED.get(str(table.get("name")), LocalTraining), table, source)
+    learner = NAMED.get(str(table.get("name")))
+    return parse(LocalTraining, table, source) if learner is None else parse(learner, table, source)
 
 
 def costed(path: Path | None, said: dict[str, Any], recipe: Path | None, secure: SecureSum | None) -> Costed:

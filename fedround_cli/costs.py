@@ -14,7 +14,7 @@ from fedround_cli.costed import Costed
 
 if TYPE_CHECKING:
     from fedround.privacy.ledger import Ledger
-    from fedround.privacy.spec import Mechanism, Unit
+    from fedround.privacy.spec import TrainingMechanism, Unit
     from fedround.rounds.campaign import SpentAfter
     from fedround.statistics.partitions import Partition
 
@@ -28,7 +28,7 @@ class Cost:
 
     site: str
     rows: int
-    mechanism: Mechanism
+    mechanism: TrainingMechanism
     course: list[SpentAfter]
     across: dict[Unit, float]
     apart: bool
@@ -77,9 +77,10 @@ def _cost(terms: Costed, site: str, rows: int, rows_per_person: int | None, alre
     told = promise.worth(lambda delta: campaign.dearest_record(*uses, delta, privacy.unit, apart=apart),
                          privacy.delta_dp, own, None if privacy.unit == "person" else rows_per_person,
                          lambda held: persons.dearest_person(*uses, privacy.delta_dp, held, apart=apart))
-    by_itself = None if terms.combine is None else campaign.dearest_record(
-        *([alone(terms.shared(one, len(members))) for one in part] for part in uses), delta_dp=privacy.delta_dp,
-        unit=privacy.unit, apart=apart)
+    by_itself = None
+    if terms.combine is not None:
+        trained, held_out, of_all = ([alone(terms.shared(one, len(members))) for one in part] for part in uses)
+        by_itself = campaign.dearest_record(trained, held_out, of_all, privacy.delta_dp, privacy.unit, apart=apart)
     course = list(campaign.course(privacy, mechanism, evaluation, points, terms.groups, drift, apart=apart))
     return Cost(site, rows, mechanism, course,
                 campaign.across_units(privacy, mechanism, evaluation, terms.groups, drift, apart=apart), apart, told, already,

@@ -56,8 +56,8 @@ def explain(
         return
     if found.reliability is not None:
         table = Table("the model said", "it was true of", "rows", title="calibration")
-        for one in found.reliability.bins:
-            table.add_row(f"{one.predicted:.3f}", str(one.observed), str(one.rows))
+        for held in found.reliability.bins:
+            table.add_row(f"{held.predicted:.3f}", str(held.observed), str(held.rows))
         out.print(table)
     if lines := chosen(found):
         costs = Table(*HEAD, title="thresholds")

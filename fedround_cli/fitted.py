@@ -36,7 +36,7 @@ def fitted(console: Console, table: Table, width: int) -> RenderableType:
 def _listed(table: Table, width: int) -> RenderableType:
     heads = [Column(header=column.header) for column in table.columns]
     head = max(*map(_widest_word, heads), min(width // 3, max(map(_widest, heads))))
-    rows = []
+    rows: list[RenderableType] = []
     for cells in zip(*(column.cells for column in table.columns), strict=True):
         one = Table.grid("", "", padding=(0, 2, 0, 0), pad_edge=False)
         one.columns[0].width, one.columns[1].overflow = head, "fold"

@@ -31,5 +31,5 @@ _typed: Any = core.TyperOption.display_type_rich
 
 def lay_out() -> None:
     """From now on."""
-    rich_utils.Table = columns.Table = _Whole  # type: ignore[misc, attr-defined]
+    rich_utils.Table = columns.Table = _Whole  # type: ignore[misc]
     core.TyperOption.display_type_rich = _type_of  # type: ignore[method-assign, assignment]

@@ -40,9 +40,9 @@ def as_svg(words: Sequence[str], labels: Counts, title: str, width: int = 720) -
     height, room = top + step * len(labels) + 14, width - left - right
     parts = [f'<text class="title" x="14" y="22">{escape(title)}</text>']
     for label, word in enumerate(words):
-        x = 14 + (width - 28) * label // len(words)
-        parts.append(f'<rect x="{x}" y="34" width="10" height="10" fill="{_COLOURS[label % len(_COLOURS)]}"/>'
-                     f'<text x="{x + 14}" y="43">{escape(word.removeprefix("label "))}</text>')
+        at = 14 + (width - 28) * label // len(words)
+        parts.append(f'<rect x="{at}" y="34" width="10" height="10" fill="{_COLOURS[label % len(_COLOURS)]}"/>'
+                     f'<text x="{at + 14}" y="43">{escape(word.removeprefix("label "))}</text>')
     for place, (name, counts) in enumerate(labels.items()):
         y, x = top + step * place, float(left)
         if step == 18:

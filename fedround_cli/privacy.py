@@ -17,7 +17,9 @@ from fedround_cli.output import AsJson, command, out, print_json
 from fedround_cli.terminal import styled
 
 if TYPE_CHECKING:
-    from fedround.privacy.spec import Mechanism
+    from rich.text import Text
+
+    from fedround.privacy.spec import TrainingMechanism
 
 app = typer.Typer(no_args_is_help=True, help="Privacy: what a campaign will cost, before it runs.")
 
@@ -129,7 +131,7 @@ def _show(terms: Costed, costs: list[Cost]) -> None:
         table.add_column(heading)
     for cost in costs:
         last = cost.course[-1]
-        cells = [cost.site, f"{cost.rows}", _sampling(cost.mechanism), f"{cost.mechanism.noise_multiplier:.3f}",
+        cells: list[str | Text] = [cost.site, f"{cost.rows}", _sampling(cost.mechanism), _noise(cost.mechanism),
                  upward(last.total, 4), upward(last.evaluation, 4) if last.evaluation > 0 else "none leave"]
         if cost.alone is not None:
             cells.append(upward(cost.alone, 4))
@@ -168,7 +170,11 @@ def _title(terms: Costed) -> str:
             f"at δ {privacy.delta_dp:g} for {whom}")
 
 
-def _sampling(mechanism: Mechanism) -> str:
+def _noise(mechanism: TrainingMechanism) -> str:
+    return "none" if mechanism.kind == "none" else f"{mechanism.noise_multiplier:.3f}"
+
+
+def _sampling(mechanism: TrainingMechanism) -> str:
     """How a site visits its rows."""
     match mechanism.kind:
         case "dp_sgd" | "adaptive_dp_sgd":

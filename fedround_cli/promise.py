@@ -40,7 +40,7 @@ def show(known: Mapping[str, Worth]) -> None:
     from fedround.privacy.profile import in_words, upward
 
     for site, one in known.items():
-        person = ("" if one.person is None else
+        person = ("" if one.person is None or one.rows_of_person is None else
                   f"; a person with {how_many(one.rows_of_person, 'row')}: ε {upward(one.person, 2)}")
         out.print(f"{site}: δ · rows = {one.delta_rows:.2g}{person}", highlight=False, markup=False)
         for line in in_words(one.profile):

@@ -96,7 +96,7 @@ def init(
                                 "ledger": None if ledger is None else str(ledger.resolve())}, "the site's data")
     key = create_site(
         folder, offer, data,
-        max_epsilon=max_epsilon, delta_dp=delta_dp, units=tuple(unit), max_epsilon_site=max_epsilon_site, min_rows=min_rows,
+        max_epsilon=max_epsilon, delta_dp=delta_dp, units=unit, max_epsilon_site=max_epsilon_site, min_rows=min_rows,
         person=person, max_epsilon_person=max_epsilon_person, max_epsilon_alone=max_epsilon_alone,
         compares_groups=groups, partitions=_told_apart(partitions, partitions_by),
         passphrase=_new_passphrase() if passphrase else None)

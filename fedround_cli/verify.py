@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,15 +102,16 @@ def _public(store: ObjectStore, run: str, folder: Path, rows: Path | None) -> Pu
     if not any(True for _ in store.list(layout.contributions(run))):
         return None
     if (folder / "coordinator.toml").exists():
-        settings: CoordinatorSettings | SiteSettings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
+        settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
+        path = folder / settings.recipe
         if rows is None and settings.test_set is not None:
             rows = folder / settings.test_set
     else:
-        settings = load_toml(SiteSettings, folder / "site.toml")
+        path = folder / load_toml(SiteSettings, folder / "site.toml").recipe
     if rows is None:
         return None
-    recipe = load_recipe(folder / settings.recipe)
-    return Public(recipe, encoded_alone(rows, recipe, folder / settings.recipe))
+    recipe = load_recipe(path)
+    return Public(recipe, encoded_alone(rows, recipe, path))
 
 
 def _all(proofs: Iterator[RoundProof]) -> tuple[list[RoundProof], TrustError | None]:
@@ -262,6 +263,6 @@ def _privacy(proof: RoundProof) -> str:
     return f"{privacy.unit} level, ε ≤ {privacy.epsilon:g} at δ {privacy.delta_dp:g} over {over}{only}"
 
 
-def _in_turn(words: object) -> list[str]:
+def _in_turn(words: Iterable[object]) -> list[str]:
     """Each once, in the order in which they came."""
     return list(dict.fromkeys(str(word) for word in words))

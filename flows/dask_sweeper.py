@@ -71,4 +71,4 @@ def sweep_range(points: Sequence[Numbers], work: Work, start: int, stop: int, me
     return sweep(points, work, start, stop, memory_budget_bytes=memory_budget_bytes)
 
 
-_sweep_range = task(sweep_range, name="sweep", cache_policy=NO_CACHE, persist_result=False, retries=0)
+_sweep_range = task(name="sweep", cache_policy=NO_CACHE, persist_result=False, retries=0)(sweep_range)

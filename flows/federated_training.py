@@ -92,7 +92,7 @@ def _committed(run: str) -> int:
 async def _has_settled(request: TrainingRequest) -> bool:
     """Whether the campaign ends here, before its last round; and says so."""
     settled = await asyncio.to_thread(ends_here, current_coordinator(), request.run, request.patience)
-    if settled:
+    if settled and request.patience is not None:
         get_run_logger().info(f"in {how_many(request.patience, 'round')} the score has not grown beyond its noise: the "
                               "campaign ends")
     return settled

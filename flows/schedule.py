@@ -9,7 +9,7 @@ from typing import Any
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.schedules import CronSchedule
+from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule
 from pydantic import ValidationError
 
 from fedround.errors import ContractError
@@ -87,7 +87,8 @@ async def reschedule(client: PrefectClient, federation: Federation, asked: Asked
             deployment = await client.read_deployment_by_name(full_name(asked.flow, federation.name))
             await client.update_deployment(deployment.id, DeploymentUpdate(
                 parameters={"request": grouped(asked.request)}, tags=deployment.tags))
-            await client.create_deployment_schedules(deployment.id, [(asked.cron, active)])
+            schedules: list[tuple[SCHEDULE_TYPES, bool]] = [(asked.cron, active)]
+            await client.create_deployment_schedules(deployment.id, schedules)
     before = f"; it was {' and '.join(was)}" if was else ""
     paused = "" if active or wanted is None else "; paused, as it was"
     return Change("schedule", f"{wanted or 'removed'}{before}{paused}")

@@ -111,9 +111,10 @@ def _told(name: str, waits: bool, known: uuid.UUID | None = None) -> Iterator[No
 
 
 def _close(run: TaskRun) -> None:
-    run.end_time = now("UTC")
+    ended = now("UTC")
+    run.end_time = ended  # type: ignore[assignment]    # of `now`, Prefect says less than it returns
     if run.start_time is not None:
-        run.total_run_time = run.end_time - run.start_time
+        run.total_run_time = ended - run.start_time
 
 
 plan_round = _step(tasks.plan.plan_round, "plan")

@@ -48,9 +48,9 @@ class Holding:
 
     async def _ask(self) -> str | None:
         try:
-            pool, queues, *deployments = await asyncio.gather(
+            pool, queues, deployments = await asyncio.gather(
                 self._client.read_work_pool(self._pool), self._client.read_work_queues(work_pool_name=self._pool),
-                *(self._deployment(flow) for flow in self._flows))
+                asyncio.gather(*(self._deployment(flow) for flow in self._flows)))
         except ObjectNotFound:
             return None             # there is nothing yet, and nobody has paused it
         return _held(pool, queues, deployments)

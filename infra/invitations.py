@@ -83,7 +83,8 @@ def load_invitation(kind: type[K], path: Path) -> K:
 
 
 def _read_as_any(said: dict[str, object]) -> AnyInvitation | None:
-    for kind in (Invitation, RegionInvitation, CoordinatorInvitation):
+    kinds: tuple[type[AnyInvitation], ...] = (Invitation, RegionInvitation, CoordinatorInvitation)
+    for kind in kinds:
         with suppress(ContractError):
             return parse(kind, said, "an invitation")
     return None

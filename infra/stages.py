@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gto.base import BaseObject
 
 ARTIFACT, PROMOTION = "model", "promotion.json"
-_AUTHOR = {"author": "fedround", "author_email": "fedround@localhost"}
+_NAME, _ADDRESS = "fedround", "fedround@localhost"
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class Stages:
         _load_gto()
         import gto.api
 
-        gto.api.register(self._root, ARTIFACT, commit, version=version, message=f"{version} is {tag}", **_AUTHOR)
+        gto.api.register(self._root, ARTIFACT, commit, version=version, message=f"{version} is {tag}", author=_NAME,
+                         author_email=_ADDRESS)
         return version
 
     def assign(self, version: str, stage: Stage, message: str) -> None:
@@ -93,7 +94,8 @@ class Stages:
         while _second() <= last:
             time.sleep(0.02)
         # force: gto would refuse a version that ever was in the stage, as after a rollback
-        gto.api.assign(self._root, ARTIFACT, stage, version=version, message=message, force=True, **_AUTHOR)
+        gto.api.assign(self._root, ARTIFACT, stage, version=version, message=message, force=True, author=_NAME,
+                       author_email=_ADDRESS)
 
     def next_version(self) -> int:
         """The number of the next model that is promoted."""

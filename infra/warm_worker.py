@@ -23,6 +23,7 @@ from typing import Any
 
 import anyio
 import httpx
+from anyio.abc import TaskGroup
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
@@ -98,7 +99,14 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         await super().setup()
         await self._fail_what_hides_others([StateType.RUNNING, StateType.PENDING, StateType.CANCELLING])
         await self._close_runs_of_a_dead_predecessor()
-        self._runs_task_group.start_soon(self._listen)
+        self._group.start_soon(self._listen)
+
+    @property
+    def _group(self) -> TaskGroup:
+        """What runs beside the rest; it is there from `setup` on."""
+        if self._runs_task_group is None:
+            raise RuntimeError("the worker was not set up")
+        return self._runs_task_group
 
     @abstractmethod
     async def perform(self, flow_run: FlowRun) -> None:
@@ -196,7 +204,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
             except Exception as error:
                 self._log(work.__name__, error)
 
-        self._runs_task_group.start_soon(alone)
+        self._group.start_soon(alone)
 
     async def _every(self, pause_s: Callable[[], float], work: Callable[[], Awaitable[object]]) -> None:
         """Do it again and again, with such pauses, as long as the process lives. What goes wrong is logged."""

@@ -138,7 +138,8 @@ def approvals(folder: Path) -> list[ApprovedLine]:
     """Every approval in policy.toml."""
     settings, policy = load_toml(SiteSettings, folder / "site.toml"), load_toml(SitePolicy, folder / "policy.toml")
     result = []
-    for kind, digests in (("recipe", policy.recipes), ("contract", policy.contracts)):
+    approved: dict[Literal["recipe", "contract"], tuple[str, ...]] = {"recipe": policy.recipes, "contract": policy.contracts}
+    for kind, digests in approved.items():
         place = folder / _place(settings, kind)
         current = digest(place.read_bytes()) if place.exists() else None
         result += [ApprovedLine(kind, one, one == current) for one in digests]

@@ -178,7 +178,8 @@ def _candidates(site: Site, order: Order, before: ledger.Ledger, offered: Offer,
     for factor in LOUDER if changed else LOUDER[:1]:
         louder = offered.louder(factor)
         found.append((louder, counted(ledger.Charge(
-            federation=plan.federation, run=plan.run, round=plan.round, purpose=plan.asks.kind, plan=order.digest,
+            federation=plan.federation, run=plan.run, round=plan.round, plan=order.digest,
+            purpose=plan.asks.kind,  # type: ignore[arg-type]   # a question about rows
             mechanisms=louder.mechanisms, delta_dp=site.policy.delta_dp, utc=now,
             campaign=louder.campaign(rows, done, plan.agreed.groups, plan.agreed.drift), terms=terms,
             rows=rows, partition=payer, order=in_order), before.charges, agreed_for)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fedround.values import parse
 from infra.invitations import Invitation
 from infra.settings import DataSettings, SiteSettings, save_toml
 from site_workers import approval, audit, database, registry
-from site_workers.policy import Protected, SitePolicy, policy_text
+from site_workers.policy import SitePolicy, policy_text
 from site_workers.site import open_safe
 from validation import row_files
 
@@ -29,7 +30,7 @@ def _let_out(compares_groups: bool, measures: bool) -> dict[str, list[str]]:
 
 
 def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max_epsilon: float, delta_dp: float,
-                units: tuple[Protected, ...] = ("record",), max_epsilon_site: float | None = None, min_rows: int = 100,
+                units: Sequence[str] = ("record",), max_epsilon_site: float | None = None, min_rows: int = 100,
                 person: str | None = None, max_epsilon_person: float | None = None, max_epsilon_alone: float | None = None,
                 compares_groups: bool = False, measures: bool = False, partitions: tuple[Partitions, ...] = (),
                 passphrase: bytes | None = None) -> str:

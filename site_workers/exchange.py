@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedround.errors import ContractError, SetupError, TrustError
 from fedround.federation import Federation
@@ -75,12 +76,12 @@ class Exchange:
         return self.site.folder / "joins" / self.link
 
     @property
-    def exponent(self) -> box.X25519PrivateKey:
+    def exponent(self) -> X25519PrivateKey:
         """By which this site blinds ids, in this exchange and in no other."""
         return box.key_of(*self._secret, "exponent")
 
     @property
-    def channel(self) -> box.X25519PrivateKey:
+    def channel(self) -> X25519PrivateKey:
         """The end of the channel that is here."""
         return box.key_of(*self._secret, "channel")
 

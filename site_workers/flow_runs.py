@@ -17,8 +17,8 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import Cancelled, Running, Scheduled, State, to_state_create
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.states import Cancelled, Running, Scheduled, to_state_create
 
 from infra.asking import AT_WORK, ROUND_RUN, SITE_FLOW, Asked
 from infra.prefect_client import is_in, set_state, suspended
@@ -112,8 +112,8 @@ class FlowRuns:
             work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._site])))
         for run in left:
             goes_on = run.state is not None and run.state.is_running()
-            state = (Scheduled(message="the site's process ended; a new one goes on") if goes_on else
-                     Cancelled(message="the site's process ended"))
+            state: State[Any] = (Scheduled(message="the site's process ended; a new one goes on") if goes_on else
+                                 Cancelled(message="the site's process ended"))
             await set_state(self._client, run.id, state, force=True)
 
     async def _make(self, asked: Asked, state: dict[str, str | None]) -> FlowRun:

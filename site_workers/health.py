@@ -8,7 +8,7 @@ from typing import Any
 
 from fedround.errors import FedroundError
 from fedround.privacy import ledger
-from fedround.privacy.units import Unit
+from fedround.privacy.spec import Unit
 from infra.health import Number, log
 from infra.settings import load_toml
 from infra.stores import Traffic

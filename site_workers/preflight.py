@@ -161,8 +161,9 @@ def _parts(site: Site, how: Partitions) -> str:
     if how.column not in columns:
         raise FedroundError(f"the policy lets plans tell rows apart by {how.in_words}, and the files have no such column: "
                             "add it, or mend 'partitions' in policy.toml")
-    known = Counter(how.name_of(value) for value in columns[how.column][:len(read_site_rows(site).train)].tolist())
-    lost, least = known.pop(None, 0), site.policy.min_rows
+    names = [how.name_of(value) for value in columns[how.column][:len(read_site_rows(site).train)].tolist()]
+    known = Counter(name for name in names if name is not None)
+    lost, least = names.count(None), site.policy.min_rows
     if not known:
         expected = "30 letters a to z, digits and hyphens at most" if how.by == "value" else "dates such as 2026-11-29"
         raise FedroundError(f"no training row is in any part, told apart by {how.in_words}: expected {expected}")

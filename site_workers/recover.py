@@ -164,7 +164,8 @@ def _from_answer(site: Site, answer: Answer, plan: Plan | None) -> Charge:
     if answer.masked is not None:
         offered = offer(plan.asks, plan.agreed, 1, lambda _: True)
     elif answer.update is not None:
-        offered = Offer(answer.update.mechanism, tuple(release.statistic for release in answer.releases), plan.agreed.privacy)
+        offered = Offer(answer.update.mechanism,  # type: ignore[arg-type]  # an update's is one of training
+                        tuple(release.statistic for release in answer.releases), plan.agreed.privacy)
     else:
         return charge
     rows = charging.pays_apart(site, offered)
@@ -223,7 +224,8 @@ def _charge(site: Site, federation: str, run: str | None, number: int, purpose: 
             mechanisms: Iterable[Mechanism], campaign: tuple[Lot, ...] = (),
             rows: tuple[Rows, ...] = ()) -> Charge:
     """campaign: what was set aside for it. Empty: it is unknown, and the charge counts alone, which is never cheaper."""
-    charge = Charge(federation=federation, run=run, round=number, purpose=purpose, plan=plan, mechanisms=tuple(mechanisms),
+    charge = Charge(federation=federation, run=run, round=number, plan=plan, mechanisms=tuple(mechanisms),
+                    purpose=purpose,  # type: ignore[arg-type]  # of what was charged
                     delta_dp=site.policy.delta_dp, utc=audit.utc(site.clock()), rows=rows)
     return charge.model_copy(update={"campaign": campaign or charge.alone()})
 
@@ -251,8 +253,8 @@ def _history(site: Site, keys: frozenset[str]) -> _History:
         ours = [known for known in commit.ledgers if known.site == site.name and known.key in keys]
         longest = max([longest, *(known.charges for known in ours)])
         mine = [update for update in commit.updates if update.site == site.name]
-        if ours and mine and (plan := made_with.get((commit.run, answers_to(commit, mine[0])))) is not None:
-            found.updated[plan] = commit
+        if ours and mine and (made := made_with.get((commit.run, answers_to(commit, mine[0])))) is not None:
+            found.updated[made] = commit
     return replace(found, longest=longest)
 
 

@@ -237,7 +237,7 @@ def _noticed(site: Site, request: SiteRequest | None = None) -> Iterator[None]:
     try:
         yield
     except FedroundError as error:
-        asked = {} if request is None else {"run": request.run, "round": request.round}
+        asked: dict[str, Any] = {} if request is None else {"run": request.run, "round": request.round}
         audit.record(site.folder, audit.TurnedAway(utc=audit.utc(site.clock()), problem=type(error).__name__, **asked))
         raise
 

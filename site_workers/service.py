@@ -25,7 +25,7 @@ from site_workers.limits import settle_in
 from site_workers.outcome import Outcome
 from site_workers.site import Site, open_site
 
-Job = Callable[[dict[str, Any], Callable[[], bool]], str]
+Job = Callable[[dict[str, Any], Callable[[], bool]], Outcome]
 
 log = logging.getLogger("fedround.site")
 

@@ -124,8 +124,8 @@ def _whole(site: Site, grant: Grant) -> Iterator[Exchange]:
     for run in runs:
         for number, attempt in findings(site.store, run, "join"):
             try:
-                if (found := _exchange(site, run, number, attempt, grant)) is not None:
-                    yield found
+                if (whole := _exchange(site, run, number, attempt, grant)) is not None:
+                    yield whole
             except NOT_OURS:
                 continue
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.events import Event
-from prefect.states import Cancelled, Completed, Failed, State
+from prefect.states import Cancelled, Completed, Failed
 from prefect.types._datetime import now
 
 from fedround.errors import ContractError, FedroundError
@@ -126,7 +126,7 @@ class SiteWorker(WarmWorker):
 
     async def _carry_out(self, flow_run: FlowRun) -> None:
         outcome = await self._outcome(_Work(flow_run.id, None, flow_run.name, flow_run.parameters))
-        state = _STATES[outcome.ending](message=outcome.message)
+        state: State[Any] = _STATES[outcome.ending](message=outcome.message)
         await self._report(lambda: self._end(flow_run.id, state, is_stopped=outcome == STOPPED))
 
     async def _end(self, flow_run: uuid.UUID, state: State[Any], *, is_stopped: bool) -> None:
@@ -213,7 +213,7 @@ class SiteWorker(WarmWorker):
             group.start_soon(self._show, asked, work)
             outcome = await self._outcome(work)
             group.cancel_scope.cancel()
-        state = _STATES[outcome.ending](message=outcome.message)
+        state: State[Any] = _STATES[outcome.ending](message=outcome.message)
         await self._report(lambda: self._flow_runs.make_ended(asked, state) if work.flow_run is None else
                            self._end(work.flow_run, state, is_stopped=outcome == STOPPED))
 
@@ -256,7 +256,8 @@ class SiteWorker(WarmWorker):
         if outcome == STOPPED and not await self._flow_runs.is_there(flow_run):
             await self._leave(flow_run)         # a report of it would hold up those of the other sites in the server
             return
-        ended = Ended(type=_STATES[outcome.ending]().type.value, message=outcome.message, began=began, at=now("UTC"))
+        ended = Ended(type=_STATES[outcome.ending]().type.value,  # type: ignore[arg-type]  # one of three
+                      message=outcome.message, began=began, at=now("UTC"))
         self._last_plan, self._last_words = plan, answered(flow_run, plan, name, ended)
         await self._report(self._say)
         if outcome == STOPPED and not await self._flow_runs.is_running(flow_run):

@@ -15,7 +15,7 @@ from fedround.privacy.spec import NoPrivacy
 from fedround.records import Begun
 from fedround.values import Digest, Name, PublicKey, ToolVersion, Value
 from infra.stores import ObjectStore
-from tasks.proofs import RoundProof
+from tasks.proofs import FindingProof, RoundProof
 from tasks.verify import verify_run
 
 
@@ -56,7 +56,8 @@ def certified(store: ObjectStore, run: str, coordinator: str, until: int) -> Cer
     """
     lineage = list(_lineage(store, run, coordinator, until))
     proofs = [proof for one in lineage for proof in one]
-    last, everything = lineage[0][-1], [*proofs, *(found for proof in proofs for found in proof.findings)]
+    last = lineage[0][-1]
+    everything: list[RoundProof | FindingProof] = [*proofs, *(found for proof in proofs for found in proof.findings)]
     asked = [proof for proof in proofs if proof.round > 0]
     return Certificate(
         run=run, round=last.round, model=last.model, commit=last.commit, coordinator=coordinator, log=last.log,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -112,9 +112,10 @@ def _asked(coordinator: Coordinator, request: JoinRequest) -> Join | None:
     if request.score and learnt is None:
         raise ContractError(f"'{request.labels}' and '{request.features}' have learnt nothing for '{request.purpose}' in run "
                             f"'{request.run}' yet: begin with 'fedround join'")
-    said = {"labels": request.labels, "features": request.features, "purpose": request.purpose,
-            "levels": request.levels if learnt is None else learnt.last.levels,        # one scale for all customers
-            "epsilon": request.label_epsilon if learnt is None else None, "learnt": None if learnt is None else learnt.link}
+    said: dict[str, Any] = {
+        "labels": request.labels, "features": request.features, "purpose": request.purpose,
+        "levels": request.levels if learnt is None else learnt.last.levels,        # one scale for all customers
+        "epsilon": request.label_epsilon if learnt is None else None, "learnt": None if learnt is None else learnt.link}
     number = max((one.last.number for one in chains), default=0)
     goes_on = next((one for one in chains if one.holds and one.last.number == number and all(
         getattr(one.last, name) == value for name, value in said.items())), None)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fedround import codec, layout
-from fedround.aggregation.rows import Row
+from fedround.aggregation.rows import Floats, Row
 from fedround.codec import CHUNK_BYTES, Form
 from fedround.errors import ChainError, ContractError, TrustError
 from fedround.federation import Federation
@@ -54,7 +54,7 @@ def added_masked(workplace: Workplace, planned: Planned, region: str, files: Seq
 
 
 def _on_disk(workplace: Workplace, planned: Planned, region: str,
-             blocks: Iterable[sums.Floats | sums.UInt32]) -> tuple[Path, Payload]:
+             blocks: Iterable[Floats | sums.UInt32]) -> tuple[Path, Payload]:
     path = _place(workplace, planned, region)
     with spool.writing(path), path.open("wb") as file:
         sums.written(blocks, file)

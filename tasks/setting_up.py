@@ -29,9 +29,10 @@ def next_question(coordinator: Coordinator, request: RoundRequest) -> Planned | 
     """
     if coordinator.federation.combine is None:
         return None
-    begins = isinstance(request, NextRoundRequest)
-    head = head_of(coordinator, request.run, after=request.after if begins else None,
-                   choice=choice_asked(coordinator, request) if begins else None)
+    if isinstance(request, NextRoundRequest):
+        head = head_of(coordinator, request.run, after=request.after, choice=choice_asked(coordinator, request))
+    else:
+        head = head_of(coordinator, request.run, after=None, choice=None)
     stands = standing(coordinator, request.run)
     if stands.dealt is not None:
         return None

@@ -14,7 +14,7 @@ from fedround.privacy.calibration import mu_squared
 from fedround.privacy.participation import times_paid
 from fedround.privacy.profile import DELTAS, upward
 from fedround.privacy.quick import epsilon_at_most
-from fedround.privacy.spec import DpSgd, NoPrivacy, RowSum
+from fedround.privacy.spec import DpSgd, NoPrivacy
 from fedround.records import Update
 from fedround.rounds.campaign import beside
 from fedround.terms import Terms
@@ -42,6 +42,10 @@ def in_words(terms: Terms, updates: Mapping[str, Update]) -> str:
 def _most_rows(terms: Terms, updates: Iterable[Update]) -> int | None:
     """Training rows of the largest site, as far as its noise tells them; None: it does not."""
     batch = terms.training.batch_size or 0
-    found = [update.rows if update.rows is not None else math.ceil(batch / update.mechanism.sampling_rate)
-             for update in updates if isinstance(update.mechanism, DpSgd | RowSum)]
-    return max(found, default=None)
+    return max((rows for update in updates if (rows := _rows(update, batch)) is not None), default=None)
+
+
+def _rows(update: Update, batch: int) -> int | None:
+    if update.rows is None and isinstance(update.mechanism, DpSgd):
+        return math.ceil(batch / update.mechanism.sampling_rate)
+    return update.rows

@@ -55,3 +55,8 @@ def test_what_is_declared_is_imported_or_its_line_says_why_it_is_there():
 
 def test_every_half_is_still_imported_beside_its_other_half():
     assert {half for half, whole in HALVES.items() if half not in imported() or whole not in dict(declared())} == set()
+
+
+def test_types_and_imports_are_checked_in_every_package():
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert {*PACKAGES} == {*tool["mypy"]["packages"]} == {*tool["importlinter"]["root_packages"]}

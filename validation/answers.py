@@ -53,7 +53,7 @@ class ChildSaid:
     def array(self) -> npt.NDArray[Any]:
         """In numpy's own format."""
         try:
-            found = np.lib.format.read_array(self, allow_pickle=False)  # type: ignore[arg-type]
+            found = np.lib.format.read_array(self, allow_pickle=False)
         except MemoryError:
             raise
         except Exception:           # numpy raises many kinds for a head that is none

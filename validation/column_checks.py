@@ -63,7 +63,8 @@ def _of_target(one: Column) -> Iterator[dict[str, Any]]:
 def differences(columns: Sequence[Column], contract: Contract | ContractFile) -> tuple[str, ...]:
     """Where the contract and COLUMNS say other things of the same column, and what follows; in words."""
     checks: dict[str, list[Any]] = {one.column: [] for one in columns}
-    agreed = {str(name) for check in contract.checks for name in check.kwargs.get("column_set", ())}
+    agreed = {str(name) for check in contract.checks if isinstance(said := check.kwargs.get("column_set"), list)
+              for name in said}
     agreed |= {str(check.kwargs["column"]) for check in contract.checks if check.type == "expect_column_to_exist"}
     for check in contract.checks:
         for name in columns_of(check):

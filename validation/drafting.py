@@ -133,9 +133,9 @@ def draft(tables: Sequence[RowFiles], targets: Sequence[str], *, kind: Kind | No
     if not columns:
         raise ContractError("no column is left to learn from: " + ("the rows have no other column than the target"
                             if not left_out else "; ".join(f"'{name}' {why}" for name, why in left_out.items())[:400]))
-    seen = [walked.columns[name] for name in targets]
-    kind = kind or ("survive" if len(targets) == 2 else of.guess(seen[0]))
-    learnt = tuple(of.target(name, one, kind, place) for place, (name, one) in enumerate(zip(targets, seen, strict=True)))
+    looked = [walked.columns[name] for name in targets]
+    kind = kind or ("survive" if len(targets) == 2 else of.guess(looked[0]))
+    learnt = tuple(of.target(name, one, kind, place) for place, (name, one) in enumerate(zip(targets, looked, strict=True)))
     return Draft(tuple(columns), of.why, left_out, kind, learnt, walked.rows, tuple(of.notes))
 
 
@@ -168,7 +168,7 @@ class _Deciding:
             return "has another value in every row, as a number or name of records has"
         self.why[name] = f"gaps in {max(1, round(100 * seen.gaps / seen.rows))} % of the rows" if seen.gaps else ""
         if kind == "truth":
-            return Truth(name)
+            return Truth(column=name)
         return self._text(name, seen) if kind == "text" else self._number(name, seen)
 
     def _identifies(self, name: str, kind: str, seen: _Looked) -> bool:
@@ -183,7 +183,7 @@ class _Deciding:
                     "ones: names, or free text")
         if rare := len(seen.values or {}) - len(listed):
             self._say(name, f"\"other\" stands for {how_many(rare, 'rarer value')}")
-        return Category(name, values=tuple(sorted(listed)))
+        return Category(column=name, values=tuple(sorted(listed)))
 
     def _number(self, name: str, seen: _Looked) -> Column | str:
         values = sorted(seen.values or {})
@@ -191,16 +191,16 @@ class _Deciding:
         if seen.low > seen.high:
             return "holds no finite number"
         if whole and values == [0, 1]:
-            return Truth(name)
+            return Truth(column=name)
         if whole and 2 <= len(values) <= CODES and len(seen.common(self.rows_each)) == len(values):
             self._say(name, "few whole numbers, taken for codes: if their order matters, say Numeric")
-            return Category(name, values=tuple(map(int, values)))
+            return Category(column=name, values=tuple(map(int, values)))
         if seen.infinite:
             self.notes.append(f"'{name}' holds infinite numbers: they are set to the nearer bound")
         low, high = outward(seen.low, seen.high, whole=whole)
         if seen.skewed:
             self._say(name, "a few are far larger than all others")
-        return Numeric(name, low=low, high=high, scale="log" if seen.skewed else "linear")
+        return Numeric(column=name, low=low, high=high, scale="log" if seen.skewed else "linear")
 
     def _say(self, name: str, why: str) -> None:
         self.why[name] = "; ".join(filter(None, [self.why[name], why]))
@@ -234,7 +234,7 @@ class _Deciding:
         if not (max(abs(low), abs(high)) <= _LARGEST and high - low >= 1 / _LARGEST):
             raise ContractError(f"the target '{name}' holds numbers that are too large, or too near to each other: expected "
                                 "at most 1e9, and 1e-9 apart; write it in another unit, such as millions")
-        return Numeric(name, low=low, high=high, missing=False)
+        return Numeric(column=name, low=low, high=high, missing=False)
 
     def _check_target(self, name: str, seen: _Looked) -> None:
         words = {"time": "days or times", "mixed": "values of several kinds", "empty": "nothing"}
@@ -249,7 +249,7 @@ class _Deciding:
         if kind == "survive":                                 # of an event
             most, numbers = 2, "name the column that says whether it was seen"
         if seen.kind == "truth" or sorted(seen.values or {}) == [0, 1]:
-            return Truth(name, missing=False)
+            return Truth(column=name, missing=False)
         if seen.kind == "number" and not seen.is_whole:
             raise ContractError(f"the target '{name}' holds fractions, which are no labels: use --task regress, or name "
                                 "another column")
@@ -266,7 +266,8 @@ class _Deciding:
             self.notes.append(f"the target '{name}': {how_many(len(seen.values) - len(listed), 'value', 'is', 'are')} held "
                               f"by fewer than {self.rows_each} rows; they are no labels, and rows with them count for "
                               "nothing")
-        return Category(name, values=tuple(map(int, listed)) if seen.kind == "number" else tuple(listed), missing=False)
+        values = tuple(map(int, listed)) if seen.kind == "number" else tuple(listed)
+        return Category(column=name, values=values, missing=False)
 
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -102,8 +102,9 @@ def encode_in_subprocess(paths: Sequence[Path], recipe: Path, digest: str, timeo
     with _child("encode", str(recipe), digest, *map(str, paths), timeout_s=timeout_s,
                 allowed=beside(recipe, paths)) as answer:
         found = answer.examples(paths)
-    for one in found if task is not None else ():
-        _check_labels(one, task, recipe.name)       # its code has looked at them, or not
+    if task is not None:
+        for one in found:
+            _check_labels(one, task, recipe.name)       # its code has looked at them, or not
     return found
 
 
@@ -287,7 +288,7 @@ def _main(what: str, *arguments: str) -> None:
             answer.write(json.dumps([[list(one.inputs), list(one.targets)] for one in found]).encode() + b"\n")
             arrays = [array for one in found for array in (*one.inputs.values(), *one.targets.values(), one.counts_N)]
         for array in arrays:
-            np.lib.format.write_array(_Pipe(answer), array, allow_pickle=False)  # type: ignore[arg-type]
+            np.lib.format.write_array(_Pipe(answer), array, allow_pickle=False)
 
 
 def _found(what: str, *arguments: str) -> Any:

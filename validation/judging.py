@@ -136,7 +136,7 @@ def _judged(frame: pd.DataFrame, forms: Sequence[pd.DataFrame], contract: Contra
         else:
             found["form_warnings" if about == "form" else "warnings"].append(check.id)
     return Judged(**{name: tuple(ids) for name, ids in found.items()},
-                  left_out=tuple(np.flatnonzero(left_out_N).tolist()), total=len(frame))
+                  left_out=tuple(np.flatnonzero(left_out_N).tolist()), total=len(frame), files=())
 
 
 class _Whole:
@@ -267,8 +267,8 @@ def _answer(line: bytes, agreed: set[CheckId], rows: Path) -> Judged:
         case {"files": list(files)} if files:
             return _together([_answer(json.dumps(file).encode(), agreed, rows) for file in files])
         case {"left_out": list(places), "total": int(total), **found} if (
-                all(isinstance(place, int) for place in places) and all(_are_in(agreed, found.get(name)) for name in _IDS)):
-            return Judged(**{name: tuple(found[name]) for name in _IDS}, left_out=tuple(places), total=total)
+                all(isinstance(place, int) for place in places) and (ids := _ids_in(found, agreed)) is not None):
+            return Judged(**ids, left_out=tuple(places), total=total, files=())
         case {"error": str(kind), "message": str(message)} if kind in _ERRORS:
             raise _ERRORS[kind](message)
         case _:
@@ -276,8 +276,15 @@ def _answer(line: bytes, agreed: set[CheckId], rows: Path) -> Judged:
                              f"memory? 'python -m validation.judging CONTRACT {rows}' runs it by hand")
 
 
-def _are_in(agreed: set[CheckId], said: object) -> bool:
-    return isinstance(said, list) and all(isinstance(one, str) and one in agreed for one in said)
+def _ids_in(found: dict[object, object], agreed: set[CheckId]) -> dict[Kind, tuple[CheckId, ...]] | None:
+    """The failed checks of each kind; None: anything but ids of the contract is among them."""
+    ids: dict[Kind, tuple[CheckId, ...]] = {}
+    for name in _IDS:
+        said = found.get(name)
+        if not isinstance(said, list) or not all(isinstance(one, str) and one in agreed for one in said):
+            return None
+        ids[name] = tuple(said)
+    return ids
 
 
 def _main(contract: str, *paths: str) -> None:

@@ -239,7 +239,7 @@ def _of_bytes() -> Sequence[Callable[[Any], bool]]:
     return is_a.is_binary, is_a.is_large_binary, is_a.is_binary_view, is_a.is_fixed_size_binary
 
 
-def _extension_type() -> type:
+def _extension_type() -> type[Any]:
     import pyarrow as pa
 
     return pa.BaseExtensionType

@@ -19,8 +19,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 from urllib.parse import unquote
 
 from fedround.errors import ContractError, SetupError
@@ -79,7 +80,7 @@ def is_there(path: Path) -> bool:
         return path.exists() or bool(_is_pattern(path) and glob.glob(str(path), recursive=True))
 
 
-def opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BufferedReader:
     """A plain file to read. Raises SetupError for what is none, or cannot be read; it never waits."""
     with in_words(path):
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")

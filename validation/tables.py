@@ -77,7 +77,7 @@ class Table:
                 f": none of its {self.skipped} lines has as many values as the first line has names" if self.skipped else ""))
         if ROOM_BYTES + PER_BYTE * size_of(path) < 8 * self.rows * max(1, len(names)):
             raise ContractError(too_large(path))
-        self.counts = {name: sum((part.kinds[name] for part in self._parts if isinstance(part.kinds[name], Counts)), Counts())
+        self.counts = {name: sum((found for part in self._parts if isinstance(found := part.kinds[name], Counts)), Counts())
                        for name in names}
         self.kinds: dict[str, Kind] = {name: self._kind(name) for name in names}
         self._of_folders = {}
@@ -140,8 +140,8 @@ def to_frame(parts: Sequence[pa.Table]) -> pd.DataFrame:
     nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
     def of_one(column: pa.ChunkedArray) -> pd.Series[Any]:
-        if pa.types.is_struct(column.type):
-            return pd.Series(pd.array(column, dtype=pd.ArrowDtype(column.type)))
+        if pa.types.is_struct(column.type):     # the stubs know neither Arrow here, nor None below
+            return pd.Series(pd.array(column, dtype=pd.ArrowDtype(column.type)))  # type: ignore[call-overload]
         found: pd.Series[Any] = column.to_pandas(types_mapper=nullable.get if column.null_count else None)
         return found
 
@@ -169,7 +169,7 @@ def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
         if isinstance(frame[name].dtype, pd.Int64Dtype):
             made[name] = frame[name].to_numpy("float64", na_value=float("nan"))
         elif isinstance(frame[name].dtype, pd.BooleanDtype):
-            made[name] = frame[name].to_numpy(object, na_value=None)
+            made[name] = frame[name].to_numpy(object, na_value=None)  # type: ignore[call-overload]
         elif isinstance(frame[name].dtype, pd.ArrowDtype):
             whole, fraction = (frame[name].struct.field(part).to_numpy("float64", na_value=float("nan"))
                                for part in ("whole", "fraction"))
@@ -226,7 +226,7 @@ def _batches(read: _Read, names: Sequence[str], most_bytes: int) -> Iterator[_Ba
         except (SetupError, ContractError, MemoryError):
             raise
         except Exception as error:      # of a parser, or of the disk
-            wrong = _wrong(path, read.part.format, error)
+            wrong: FedroundError | None = _wrong(path, read.part.format, error)
         else:
             wrong = None
         if wrong is not None:

@@ -21,6 +21,7 @@ from fedround.privacy.spec import (
     NoMechanism,
     NoPrivacy,
     Privacy,
+    RandomisedLabels,
     RowSum,
     cap,
 )
@@ -182,13 +183,14 @@ def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
     if mechanism.kind != (asked := mechanism_kind(plan.agreed)):
         raise ContractError(f"{source}: the plan asks for {'no noise' if asked == 'none' else f'the mechanism {asked}'}, got "
                             f"{mechanism.kind}")
-    if isinstance(mechanism, DpSgd | DpFtrl | GaussianUpdate) and mechanism.clip_norm != privacy.clip_norm:
+    if (isinstance(mechanism, DpSgd | DpFtrl | GaussianUpdate) and not isinstance(privacy, NoPrivacy)
+            and mechanism.clip_norm != privacy.clip_norm):
         raise ContractError(f"{source}: clipped to {mechanism.clip_norm}, the plan asks for {privacy.clip_norm}")
     if isinstance(mechanism, DpSgd | DpFtrl):
         _check_steps(mechanism.steps, training, source)
     if isinstance(mechanism, DpSgd | RowSum):
         _check_cap(mechanism, cap(privacy), source)
-    if isinstance(mechanism, DpFtrl) and mechanism.batch_size > training.batch_size:
+    if isinstance(mechanism, DpFtrl) and mechanism.batch_size > (training.batch_size or LARGEST):
         raise ContractError(f"{source}: batches of {how_many(mechanism.batch_size, 'row')}, the plan asks for "
                             f"{training.batch_size}")
     _check_possible(mechanism, training, source)
@@ -216,12 +218,13 @@ def _check_steps(covered: int, training: Training, source: str) -> None:
 
 def _check_possible(mechanism: Mechanism, training: Training, source: str) -> None:
     """Check that some number of rows and some promise can lead to this noise and this sampling rate."""
-    if not isinstance(mechanism, NoMechanism | GaussianCounts) and mechanism.noise_multiplier > LARGEST_NOISE_MULTIPLIER:
+    if (not isinstance(mechanism, NoMechanism | GaussianCounts | RandomisedLabels)
+            and mechanism.noise_multiplier > LARGEST_NOISE_MULTIPLIER):
         raise ContractError(f"{source}: a noise multiplier of {mechanism.noise_multiplier:g}; no promise calls for more than "
                             f"{LARGEST_NOISE_MULTIPLIER:g}")
     if isinstance(mechanism, DpFtrl) and (mechanism.rows or 0) > LARGEST:
         raise ContractError(f"{source}: takes its rows in their order, as if of more than {LARGEST:g}")
-    if isinstance(mechanism, DpSgd) and mechanism.sampling_rate < min(1.0, training.batch_size / LARGEST):
+    if isinstance(mechanism, DpSgd) and mechanism.sampling_rate < min(1.0, (training.batch_size or LARGEST) / LARGEST):
         raise ContractError(f"{source}: draws a row with chance {mechanism.sampling_rate:g}, as if of more than {LARGEST:g}")
 
 
@@ -229,7 +232,7 @@ def _check_size(update: Update, training: Training, agreed: int, source: str) ->
     """Check that the update was not made as if of many more rows than were agreed on: those call for less noise."""
     mechanism = update.mechanism
     if isinstance(mechanism, DpSgd):
-        found = training.batch_size / mechanism.sampling_rate if update.rows is None else float(update.rows)
+        found = (training.batch_size or LARGEST) / mechanism.sampling_rate if update.rows is None else float(update.rows)
     elif isinstance(mechanism, RowSum):
         found = float(update.rows or 0)
     elif isinstance(mechanism, DpFtrl):

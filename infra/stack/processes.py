@@ -50,7 +50,7 @@ def _living(home: Path) -> dict[str, psutil.Process]:
     living = {}
     for name, (pid, created) in _read(home).items():
         try:
-            process = psutil.Process(pid)
+            process = psutil.Process(int(pid))
             if process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE:
                 living[name] = process
         except psutil.NoSuchProcess:

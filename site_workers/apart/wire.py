@@ -87,7 +87,7 @@ def read_arrays(wanted: Forms, into: Callable[[memoryview], None]) -> list[Array
 
 
 def _bytes(array: Array) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 # -- what is in messages -----------------------------------------------------------------------------------------------

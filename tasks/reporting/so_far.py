@@ -94,9 +94,11 @@ def _rounds(records: Sequence[RoundRecord]) -> list[list[object]]:
     named = [f"{metric.place}_{metric.name}" for metric in metrics]
     head: list[object] = ["round", "ended", "updates", "sites", *named, *(f"{name}_margin" for name in named),
                           "largest_epsilon", "uploaded_bytes", "seconds", "model"]
-    return [head, *([one.round, None if one.ended is None else one.ended.isoformat(), one.updates, len(one.sites),
-                     *(metric.of(one) for metric in metrics), *(metric.margin(one) for metric in metrics),
-                     one.largest_epsilon, one.uploaded_bytes, one.seconds, one.model] for one in records)]
+    body: list[list[object]] = [
+        [one.round, None if one.ended is None else one.ended.isoformat(), one.updates, len(one.sites),
+         *(metric.of(one) for metric in metrics), *(metric.margin(one) for metric in metrics), one.largest_epsilon,
+         one.uploaded_bytes, one.seconds, one.model] for one in records]
+    return [head, *body]
 
 
 def csv_of(rows: Sequence[Sequence[object]]) -> str:
