@@ -23,7 +23,8 @@ from fedround import codec
 from fedround.learning.learn import learn
 from fedround.learning.train import Trained
 from fedround.rounds import site
-from fedround.simulation.crew import Chunk, Crew, Learnt
+from fedround.simulation.crew import Chunk, Crew
+from fedround.simulation.jobs import Learnt
 from site_workers.host import host
 
 LENGTH = 20.0
@@ -50,9 +51,9 @@ class Lying:
     crew: Crew
     liars: frozenset[str]
 
-    def __call__(self, orders: Iterable[Chunk]) -> Iterator[Learnt]:
+    def __call__(self, chunks: Iterable[Chunk]) -> Iterator[Learnt]:
         """As `Crew`."""
-        for chunk in orders:
+        for chunk in chunks:
             for learnt in self.crew([chunk]):
                 delta_SD = learnt.delta_SD.copy()
                 for place, job in enumerate(chunk.jobs):
@@ -63,5 +64,5 @@ class Lying:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-    site.learn = lying
+    vars(site)["learn"] = lying
     sys.exit(1 if host([Path(argument) for argument in sys.argv[1:]]) else 0)
